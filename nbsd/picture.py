@@ -1,0 +1,33 @@
+"""A finished picture with the recipe that made it."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+    from nbsd.recipe import Recipe
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """`.image` (PIL, RGB), `.recipe`, `.infotext` and, once it is saved, `.path`. Shows itself in a notebook."""
+
+    image: Image
+    recipe: Recipe
+    path: Path | None = None
+    latent: torch.Tensor | None = field(default=None, repr=False)   # [4, h, w], float32 on CPU; what the VAE decoded
+
+    @property
+    def infotext(self) -> str:
+        return self.recipe.infotext()
+
+    def _repr_png_(self) -> bytes:
+        out = io.BytesIO()
+        self.image.save(out, "PNG")
+        return out.getvalue()
