@@ -1,0 +1,82 @@
+"""Names and plain facts of the samplers and schedules. Standard library only.
+
+The one place that says what a sampler is called, which schedule it runs by default and what an infotext writes for it.
+`sampling.SAMPLERS` and `sampling.SCHEDULES` are built on these rows; `infotext` reads them without loading torch.
+Names, aliases and flags: A1111 v1.10.1, modules/sd_samplers_*.py and modules/sd_schedulers.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+AUTOMATIC = "Automatic"     # the label for "the sampler's default"
+
+
+@dataclass(frozen=True)
+class SamplerFacts:
+    """What is known of a sampler without running it."""
+
+    name: str                               # as the panel shows it and an infotext spells it
+    aliases: tuple[str, ...] = ()           # the web UI's other names for it
+    schedule: str = AUTOMATIC               # label of the default schedule; "Automatic": the model's own sigmas
+    second_order: bool = False              # prompt edits are timed for twice the steps
+    brownian: bool = False                  # noise from a Brownian tree, seeded with the picture's seed only
+    uses_ensd: bool = False                 # since 1.6 the infotext says ENSD for these samplers only
+    discard_penultimate: bool = False       # runs one step more and drops the last sigma but one
+    timesteps: bool = False                 # steps in whole time steps, has no sigma schedule
+    uses_eta: str = ""                      # "eta", "eta_ddim", or "" where the sampler knows no eta
+    novelai: tuple[str, ...] = ()           # NovelAI's names for it that are no alias
+
+
+_ALL = (
+    SamplerFacts("DPM++ 2M", ("k_dpmpp_2m",), "Karras"),
+    SamplerFacts("DPM++ SDE", ("k_dpmpp_sde",), "Karras", second_order=True, brownian=True, uses_eta="eta"),
+    SamplerFacts("DPM++ 2M SDE", ("k_dpmpp_2m_sde",), "Exponential", brownian=True, uses_eta="eta"),
+    SamplerFacts("DPM++ 2M SDE Heun", ("k_dpmpp_2m_sde_heun",), "Exponential", brownian=True, uses_eta="eta"),
+    SamplerFacts("DPM++ 2S a", ("k_dpmpp_2s_a",), "Karras", second_order=True, uses_ensd=True, uses_eta="eta",
+                 novelai=("k_dpmpp_2s_ancestral",)),
+    SamplerFacts("DPM++ 3M SDE", ("k_dpmpp_3m_sde",), "Exponential", brownian=True, discard_penultimate=True, uses_eta="eta"),
+    SamplerFacts("Euler a", ("k_euler_a", "k_euler_ancestral"), uses_ensd=True, uses_eta="eta"),
+    SamplerFacts("Euler", ("k_euler",)),
+    SamplerFacts("LMS", ("k_lms",)),
+    SamplerFacts("Heun", ("k_heun",), second_order=True),
+    SamplerFacts("DPM2", ("k_dpm_2",), "Karras", second_order=True, discard_penultimate=True),
+    SamplerFacts("DPM2 a", ("k_dpm_2_a",), "Karras", second_order=True, uses_ensd=True, discard_penultimate=True, uses_eta="eta",
+                 novelai=("k_dpm_2_ancestral",)),
+    SamplerFacts("DPM fast", ("k_dpm_fast",), uses_ensd=True, uses_eta="eta"),
+    SamplerFacts("DPM adaptive", ("k_dpm_ad",), uses_ensd=True, uses_eta="eta", novelai=("k_dpm_adaptive",)),
+    SamplerFacts("Restart", ("restart",), "Karras", second_order=True),
+    SamplerFacts("DDIM", ("ddim",), timesteps=True, uses_eta="eta_ddim", novelai=("ddim_v3",)),
+    SamplerFacts("DDIM CFG++", ("ddim_cfgpp",), timesteps=True, uses_eta="eta_ddim"),
+    SamplerFacts("PLMS", ("plms",), timesteps=True),
+    SamplerFacts("UniPC", ("unipc",), timesteps=True),
+    SamplerFacts("LCM", ("k_lcm",)),
+)
+SAMPLER_FACTS: dict[str, SamplerFacts] = {row.name: row for row in _ALL}     # in the web UI's order; the first is its default
+
+
+@dataclass(frozen=True)
+class ScheduleName:
+    """How a schedule of noise levels is called."""
+
+    label: str                              # as the panel shows it and an infotext spells it
+    name: str                               # the web UI's internal name
+    aliases: tuple[str, ...] = ()
+    default_rho: float = -1.0               # -1: the schedule has none
+
+
+_SCHEDULES = (
+    ScheduleName(AUTOMATIC, "automatic"),
+    ScheduleName("Uniform", "uniform"),
+    ScheduleName("Karras", "karras", default_rho=7.0),
+    ScheduleName("Exponential", "exponential"),
+    ScheduleName("Polyexponential", "polyexponential", default_rho=1.0),
+    ScheduleName("SGM Uniform", "sgm_uniform", ("SGMUniform",)),
+    ScheduleName("KL Optimal", "kl_optimal"),
+    ScheduleName("Align Your Steps", "align_your_steps"),
+    ScheduleName("Simple", "simple"),
+    ScheduleName("Normal", "normal"),
+    ScheduleName("DDIM", "ddim"),
+    ScheduleName("Beta", "beta"),
+)
+SCHEDULE_NAMES: dict[str, ScheduleName] = {row.label: row for row in _SCHEDULES}
