@@ -1,0 +1,227 @@
+"""nbsd without a notebook: `nbsd generate`, `nbsd info`, `nbsd lab`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import secrets
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import MISSING, Field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import nbsd
+from nbsd.errors import NbsdError
+from nbsd.events import Event, Loading, Note, Progress
+from nbsd.recipe import LARGEST_SEED, Recipe
+
+if TYPE_CHECKING:
+    from nbsd.picture import Picture
+
+# Fields that are no single value on the command line, or that are given in another way.
+NO_OPTION = frozenset({"model", "vae", "img2img", "inpaint", "hires", "version", "unknown"})
+SEEDS = ("seed", "variation_seed")      # -1 draws one
+QUICKSTART = ("from nbsd import Studio", "Studio().show()")     # the cells of examples/quickstart.ipynb
+
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130       # exit statuses; 130 is the shell's for Ctrl-C
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; its exit status."""
+    reader = parser()
+    given, others = reader.parse_known_args(arguments)
+    if others and given.run is not lab:
+        reader.error(f"unrecognized arguments: {' '.join(others)}")
+    given.others = others
+    try:
+        return int(given.run(given))
+    except NbsdError as error:
+        print(f"nbsd: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("\nnbsd: stopped; the pictures that were finished are kept", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:     # `nbsd info x.png | head -1`
+        sys.stderr.close()      # or Python complains about the pipe once more when it ends
+        return FAILED
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="nbsd", description="Stable Diffusion in a notebook, and on the command line.")
+    top.add_argument("--version", action="version", version=f"nbsd {nbsd.__version__}")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("generate", help="make pictures", description="Make pictures; prints the path of each.")
+    command.set_defaults(run=generate)
+    command.add_argument("--model", required=True, metavar="FILE", help="a checkpoint in the web UI's own format")
+    command.add_argument("--vae", metavar="FILE", help="use this VAE, not the one in the model's file")
+    command.add_argument("--infotext", metavar="FILE|TEXT", help="start from this recipe: a text, or a file (text, picture) that holds one")
+    command.add_argument("--out", default="outputs", metavar="DIR", help="where the pictures go (%(default)s)")
+    command.add_argument("--device", help="cpu, cuda, cuda:1 (the best one there is)")
+    command.add_argument("--dtype", help="float32, float16 or bfloat16 (float16 on CUDA, float32 on a CPU)")
+    add_recipe_options(command)
+
+    command = commands.add_parser("info", help="print the recipe that a picture carries")
+    command.set_defaults(run=info)
+    command.add_argument("picture", type=Path)
+
+    command = commands.add_parser("lab", help="open JupyterLab on the quick start", description=(
+        "Open JupyterLab on quickstart.ipynb, which is written into this folder where it is missing. Other options go to JupyterLab."))
+    command.set_defaults(run=lab)
+    return top
+
+
+# --- options of a recipe ----------------------------------------------------------------------------------------------------------
+
+def add_recipe_options(to: argparse.ArgumentParser) -> None:
+    """--count, --batch-size, and one option for each field of a recipe that is a single value. What is not given is not in the result."""
+    to.add_argument("--count", type=int, default=1, metavar="N", help="how many pictures (%(default)s)")
+    to.add_argument("--batch-size", type=int, default=1, metavar="N", help="how many at a time (%(default)s)")
+    group = to.add_argument_group("the recipe", "Names are the web UI's; the defaults too. --seed -1 draws a seed.")
+    for field in recipe_fields():
+        option = "--" + field.name.replace("_", "-")
+        default = "-1" if field.name == "seed" else field.default
+        if isinstance(field.default, bool):
+            about = "(on)" if field.default else "(off)"
+            group.add_argument(option, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=about)
+        else:
+            kind: Any = type(field.default)
+            about = "(empty)" if default == "" else f"({default})"
+            group.add_argument(option, type=kind, default=argparse.SUPPRESS, metavar=kind.__name__.upper(), help=about)
+
+
+def recipe_fields() -> list[Field[Any]]:
+    """The fields of a recipe that are one value."""
+    return [field for field in fields(Recipe) if field.name not in NO_OPTION and field.default is not MISSING]
+
+
+def recipe_from(given: argparse.Namespace, base: Recipe | None = None) -> Recipe:
+    """The recipe that the options describe, on top of `base`. Seeds of -1 are drawn here; without a base the seed is drawn too."""
+    values = {field.name: getattr(given, field.name) for field in recipe_fields() if hasattr(given, field.name)}
+    if base is None:
+        values.setdefault("seed", -1)
+    for name in SEEDS:
+        if values.get(name) == -1:
+            values[name] = secrets.randbelow(LARGEST_SEED + 1)
+    return replace(base or Recipe(), **values)
+
+
+def read_infotext(given: str) -> str:
+    """The text itself, or what stands in the file of that name."""
+    from nbsd.infotext import from_image
+
+    try:
+        file = Path(given)
+        if not file.is_file():
+            return given
+        return from_image(file) or _plain(file)
+    except (OSError, ValueError):       # a text too long for a file's name, or with a null character
+        return given
+
+
+def _plain(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise NbsdError(f"{file} holds no recipe: give a text file, or a picture that was saved with its recipe.") from None
+
+
+# --- the commands -----------------------------------------------------------------------------------------------------------------
+
+def generate(given: argparse.Namespace) -> int:
+    """Make the pictures, save each as soon as it is made, and print where it is."""
+    recipe = recipe_from(given, Recipe.from_infotext(read_infotext(given.infotext)) if given.infotext else None)
+    from nbsd.outputs import Outputs
+    from nbsd.pipeline.check import check
+
+    check(recipe, given.count, given.batch_size)        # before the slow part
+    outputs = Outputs(given.out)
+    outputs.check()
+    line = ProgressLine()
+    line.show(f"loading {Path(given.model).name}")
+    model = nbsd.load(given.model, vae=given.vae, device=given.device, dtype=given.dtype)
+    for picture in model.make(recipe, count=given.count, batch_size=given.batch_size, report=line.tell):
+        saved: Picture = outputs.save(picture)
+        line.clear()
+        print(saved.path, flush=True)
+    line.clear()
+    return OK
+
+
+def info(given: argparse.Namespace) -> int:
+    """Print the infotext of a picture."""
+    from nbsd.infotext import from_image
+
+    try:
+        text = from_image(given.picture)
+    except OSError as error:
+        raise NbsdError(f"{given.picture} cannot be read as a picture: {error.strerror or error}.") from None
+    if not text:
+        raise NbsdError(f"{given.picture} carries no recipe: it was saved without one, or a program has removed it.")
+    print(text)
+    return OK
+
+
+def lab(given: argparse.Namespace) -> int:
+    """Open JupyterLab on the quick start in this folder."""
+    if importlib.util.find_spec("jupyterlab") is None:
+        raise NbsdError("JupyterLab is not installed here: install it with pip install 'nbsd[lab]'.")
+    place = Path("quickstart.ipynb")
+    if not place.exists():
+        place.write_text(quickstart(), encoding="utf-8")
+    return subprocess.run([sys.executable, "-m", "jupyterlab", str(place), *given.others]).returncode
+
+
+def quickstart() -> str:
+    """The quick start as the text of a notebook file."""
+    cells: list[dict[str, object]] = [
+        {"cell_type": "code", "execution_count": None, "id": f"cell-{n}", "metadata": {}, "outputs": [], "source": source}
+        for n, source in enumerate(QUICKSTART, 1)]
+    kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+    return json.dumps({"cells": cells, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}, indent=1) + "\n"
+
+
+class ProgressLine:
+    """One line on stderr: rewritten in place on a terminal, a new line every tenth of the way elsewhere."""
+
+    def __init__(self) -> None:
+        self._live = sys.stderr.isatty()
+        self._shown, self._width = "", 0
+
+    def tell(self, event: Event) -> None:
+        """Show what a job tells."""
+        if isinstance(event, Progress):
+            self._progress(event)
+        elif isinstance(event, Loading):
+            self.show(f"loading {event.what}")
+        elif isinstance(event, Note):
+            self.clear()
+            print(f"nbsd: {event.text}", file=sys.stderr)
+
+    def _progress(self, at: Progress) -> None:
+        tenth = at.step * 10 // max(at.steps, 1)
+        if not self._live and self._shown == (tenths := f"{at.picture}:{tenth}"):
+            return
+        text = f"picture {at.picture + 1} of {at.pictures}: step {at.step} of {at.steps}"
+        if at.seconds_left is not None:
+            text += ", {:.0f}:{:02.0f} left".format(*divmod(round(at.seconds_left), 60))
+        self.show(text)
+        if not self._live:
+            self._shown = tenths
+
+    def show(self, text: str) -> None:
+        if self._live:
+            print(f"\r{text:<{self._width}}", end="", file=sys.stderr, flush=True)
+            self._width = len(text)
+        elif text != self._shown:
+            print(text, file=sys.stderr, flush=True)
+            self._shown = text
+
+    def clear(self) -> None:
+        """Leave an empty line on a terminal."""
+        if self._live and self._width:
+            print(f"\r{'':<{self._width}}\r", end="", file=sys.stderr, flush=True)
+            self._width = 0

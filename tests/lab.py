@@ -1,0 +1,178 @@
+"""A real JupyterLab in a real Chromium, for the browser tests.
+
+`start(environment, folder)` starts the server, `Page.open(notebook)` opens a notebook in it, and `Panel` reads and works nbsd's panel.
+Nothing here waits for a time: everything waits for a condition, with a timeout that only a hanging program reaches.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import playwright.sync_api as pw
+
+ENVIRONMENTS = {
+    "newest": Path(sys.executable),
+    "colab": Path(sys.prefix) / "colab" / "bin" / "python",     # made by tools/start.py from tools/colab.txt
+}
+PATIENCE = 180.0    # seconds; for what takes a moment on an idle machine
+FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+SCREENSHOTS = os.environ.get("NBSD_SCREENSHOTS")    # a folder; where it is not set, no picture is kept
+SETTINGS = {
+    "notification": {"fetchNews": "false", "checkForUpdates": False},
+    "themes": {"theme": "JupyterLab Light"},
+}
+
+
+def notebook(*cells: str) -> str:
+    """The text of a notebook file with these code cells."""
+    blank = {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": []}
+    return json.dumps({
+        "cells": [{**blank, "id": f"cell-{i}", "source": source} for i, source in enumerate(cells)],
+        "metadata": {"kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}},
+        "nbformat": 4, "nbformat_minor": 5,
+    })
+
+
+# --- the server -------------------------------------------------------------------------------------------------------------------
+
+@contextmanager
+def start(python: Path, folder: Path) -> Iterator[str]:
+    """JupyterLab of this environment on a free port, with `folder` as its files; yields its address."""
+    if not python.exists():
+        raise RuntimeError(f"there is no {python}: run 'python3 tools/start.py test' once, which makes both environments")
+    private = folder / ".jupyter"       # settings and history of whoever runs the tests stay out of it, and theirs stay whole
+    for name, values in SETTINGS.items():
+        file = private / "settings" / "@jupyterlab" / "apputils-extension" / f"{name}.jupyterlab-settings"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(values))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    variables = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("JUPYTER", "PYTHON", "IPYTHON"))},
+        "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}",
+        "JUPYTER_CONFIG_DIR": str(private / "config"), "JUPYTER_DATA_DIR": str(private / "data"),
+        "JUPYTER_RUNTIME_DIR": str(private / "runtime"), "IPYTHONDIR": str(private / "ipython"),
+        "JUPYTERLAB_SETTINGS_DIR": str(private / "settings"), "JUPYTERLAB_WORKSPACES_DIR": str(private / "workspaces"),
+    }
+    command = [python, "-m", "jupyterlab", "--no-browser", "--allow-root", "--expose-app-in-browser", "--ServerApp.ip=127.0.0.1",
+               f"--ServerApp.port={port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={folder}", "--IdentityProvider.token="]
+    log = private / "server.log"
+    with log.open("w") as out, subprocess.Popen(map(str, command), env=variables, stdout=out, stderr=out, cwd=folder) as server:
+        try:
+            _answers(f"http://127.0.0.1:{port}/api", server, log)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.terminate()      # JupyterLab ends its kernels on SIGTERM
+            try:
+                server.wait(30)
+            except subprocess.TimeoutExpired:
+                server.kill()
+
+
+def _answers(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end and server.poll() is None:
+        try:
+            urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=10).close()
+            return
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            time.sleep(0.1)
+    raise RuntimeError(f"JupyterLab did not start:\n{log.read_text()[-3000:]}")
+
+
+# --- the browser ------------------------------------------------------------------------------------------------------------------
+
+def find_browser() -> str | None:
+    """The Chromium to use; None: the one that playwright has downloaded."""
+    return os.environ.get("NBSD_BROWSER") or next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
+@contextmanager
+def chromium() -> Iterator[pw.Browser]:
+    with pw.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=find_browser(), args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+class Page:
+    """A notebook that is open in JupyterLab."""
+
+    def __init__(self, browser: pw.Browser, url: str, width: int = 1280, height: int = 1100) -> None:
+        self.url = url
+        self.page = browser.new_page(viewport={"width": width, "height": height})
+        self.page.set_default_timeout(PATIENCE * 1000)
+        self.page.on("dialog", lambda dialog: dialog.accept())
+        self.errors: list[str] = []     # what the page threw
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+
+    def open(self, name: str) -> None:
+        """Open a notebook and wait for its kernel."""
+        self.page.goto(f"{self.url}/lab/tree/{name}?reset")
+        self.ready()
+        self.js("app.shell.collapseLeft()")
+
+    def ready(self) -> None:
+        self.wait("window.jupyterapp?.shell?.currentWidget?.content?.widgets?.length > 0")
+        self.wait("window.jupyterapp.shell.currentWidget.sessionContext?.session?.kernel?.status === 'idle'")
+        self.wait("!document.getElementById('jupyterlab-splash')")
+
+    def reload(self) -> None:
+        """Save, as the user's autosave does, and load the page anew."""
+        self.js("app.commands.execute('docmanager:save')")
+        self.page.reload()
+        self.wait("window.jupyterapp?.shell?.currentWidget?.content?.widgets?.length > 0")
+
+    def js(self, expression: str) -> Any:
+        """The value of a JavaScript expression, where `app` is JupyterLab and `notebook` the open one; a promise is awaited."""
+        known = "const app = window.jupyterapp; const notebook = app.shell.currentWidget?.content;"
+        return self.page.evaluate(f"async () => {{ {known} return await ({expression}); }}")
+
+    def wait(self, condition: str, seconds: float = PATIENCE) -> None:
+        """Wait until a JavaScript expression is true."""
+        self.page.wait_for_function(f"() => {{ try {{ return Boolean({condition}) }} catch {{ return false }} }}", timeout=seconds * 1000)
+
+    def run(self, cell: int, wait: bool = True) -> None:
+        """Run a cell; unless told otherwise wait until it has ended."""
+        self.page.evaluate("""(index) => {
+            const app = window.jupyterapp; const notebook = app.shell.currentWidget.content;
+            notebook.activeCellIndex = index; notebook.deselectAll();
+            window.ran = window.ran || {}; window.ran[index] = false;
+            app.commands.execute('notebook:run-cell').then(() => { window.ran[index] = true; });
+        }""", cell)
+        if wait:
+            self.wait(f"window.ran[{cell}]")
+
+    def output(self, cell: int) -> str:
+        """The text that stands under a cell."""
+        return str(self.js(f"notebook.widgets[{cell}].outputArea.node.innerText"))
+
+    def theme(self, name: str) -> None:
+        """"Light" or "Dark"."""
+        self.js(f"app.commands.execute('apputils:change-theme', {{theme: 'JupyterLab {name}'}})")
+        self.wait(f"document.body.dataset.jpThemeName === 'JupyterLab {name}' && !document.getElementById('jupyterlab-splash')")
+
+    def screenshot(self, name: str, selector: str | None = None) -> None:
+        """Keep a picture of the page, or of one element, where NBSD_SCREENSHOTS says so."""
+        if SCREENSHOTS:
+            place = Path(SCREENSHOTS) / f"{name}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            (self.page.locator(selector) if selector else self.page).screenshot(path=place)
+
+    def close(self) -> None:
+        self.page.close()
