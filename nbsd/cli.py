@@ -141,8 +141,10 @@ def generate(given: argparse.Namespace) -> int:
     outputs = Outputs(given.out)
     outputs.check()
     line = ProgressLine()
-    line.show(f"loading {Path(given.model).name}")
-    model = nbsd.load(given.model, vae=given.vae, device=given.device, dtype=given.dtype)
+    name = Path(given.model).name
+    line.tell(Loading(name))
+    model = nbsd.load(given.model, vae=given.vae, device=given.device, dtype=given.dtype,
+                      on_progress=lambda done, total: line.tell(Loading(name, done, total)))
     for picture in model.make(recipe, count=given.count, batch_size=given.batch_size, report=line.tell):
         saved: Picture = outputs.save(picture)
         line.clear()
@@ -189,36 +191,38 @@ class ProgressLine:
 
     def __init__(self) -> None:
         self._live = sys.stderr.isatty()
-        self._shown, self._width = "", 0
+        self._tenth: tuple[str, int] | None = None
+        self._width = 0
 
     def tell(self, event: Event) -> None:
         """Show what a job tells."""
         if isinstance(event, Progress):
             self._progress(event)
         elif isinstance(event, Loading):
-            self.show(f"loading {event.what}")
+            self._step(f"loading {event.what}", event.done, event.total)
         elif isinstance(event, Note):
             self.clear()
             print(f"nbsd: {event.text}", file=sys.stderr)
 
     def _progress(self, at: Progress) -> None:
-        tenth = at.step * 10 // max(at.steps, 1)
-        if not self._live and self._shown == (tenths := f"{at.picture}:{tenth}"):
-            return
-        text = f"picture {at.picture + 1} of {at.pictures}: step {at.step} of {at.steps}"
+        left = ""
         if at.seconds_left is not None:
-            text += ", {:.0f}:{:02.0f} left".format(*divmod(round(at.seconds_left), 60))
-        self.show(text)
-        if not self._live:
-            self._shown = tenths
+            left = ", {}:{:02} left".format(*divmod(round(at.seconds_left), 60))
+        self._step(f"picture {at.picture + 1} of {at.pictures}", at.step, at.steps, left)
+
+    def _step(self, what: str, done: int, of: int, more: str = "") -> None:
+        """`done` of `of` parts of something; shown where it is news."""
+        tenth = (what, done * 10 // max(of, 1))
+        if self._live or tenth != self._tenth:
+            self._tenth = tenth
+            self.show(f"{what}: {done / of:.0%}{more}" if of else what)
 
     def show(self, text: str) -> None:
         if self._live:
             print(f"\r{text:<{self._width}}", end="", file=sys.stderr, flush=True)
             self._width = len(text)
-        elif text != self._shown:
+        else:
             print(text, file=sys.stderr, flush=True)
-            self._shown = text
 
     def clear(self) -> None:
         """Leave an empty line on a terminal."""
