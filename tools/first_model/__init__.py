@@ -1,0 +1,1 @@
+"""The first model: drawn training data, training, export and evaluation."""
