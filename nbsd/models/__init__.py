@@ -1,0 +1,1 @@
+"""Model files: what a file is, what is in it, and the modules it becomes."""

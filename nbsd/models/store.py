@@ -1,0 +1,216 @@
+"""The user's model files: which there are, which one a recipe means, and the one that is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nbsd.errors import ModelError
+from nbsd.models import hashes
+from nbsd.models.cache import CACHE
+from nbsd.models.detect import CHECKPOINT, UNKNOWN, VAE, family_of, kind_of, lora_family
+from nbsd.models.weights import open_weights, same_file
+from nbsd.recipe import split_title
+
+if TYPE_CHECKING:
+    import torch
+
+    from nbsd.models.load import Checkpoint
+
+ENDINGS = (".safetensors", ".ckpt", ".pt", ".pth")
+RULES = 1       # raised when detection changes, so that what was remembered is found out anew
+
+Progress = Callable[[int, int], None]       # bytes done, bytes in all; may raise Stopped
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of the user's."""
+
+    path: Path
+    name: str           # unique within the scan: the file's name without its ending, or more of the path where two are alike
+    kind: str           # "checkpoint", "VAE", "LoRA", "embedding", "hypernetwork", ..., "unknown"
+    family: str         # "SD 1", ...; empty where the file does not tell
+    size: int           # bytes
+    problem: str = ""   # why it cannot be used; one sentence
+
+
+class Store:
+    """Model files in some folders and below, and the last loaded checkpoint."""
+
+    def __init__(self, folders: Iterable[str | Path] = ()) -> None:
+        self.folders = [Path(folder) for folder in folders]
+        self._loaded: Checkpoint | None = None
+        self._key: tuple[Any, ...] = ()
+
+    def files(self) -> list[Path]:
+        """Every file with a model's ending, by name; a folder that is not there has none."""
+        found = {path for folder in self.folders for path in _below(folder)}
+        return sorted(found, key=lambda path: (path.name.lower(), str(path)))
+
+    def scan(self) -> list[Entry]:
+        """The files with what they are, by their headers; what a file was found to be is remembered until it changes."""
+        files = self.files()
+        known = {path: facts.get("seen") for path, facts in CACHE.get_all(files).items()}
+        fresh = {path: _look(path) for path, seen in known.items() if not isinstance(seen, dict) or seen.get("rules") != RULES}
+        if fresh:
+            CACHE.put({path: {"seen": seen} for path, seen in fresh.items()})
+        names = _names(files)
+        entries = []
+        for path in files:
+            seen = fresh.get(path) or known[path] or {}
+            try:
+                size = path.stat().st_size
+            except OSError:     # it went away in the meantime
+                continue
+            told = (str(seen.get(fact, "")) for fact in ("kind", "family", "problem"))
+            entries.append(Entry(path, names[path], *_in_order(*told, size)))
+        return entries
+
+    def find(self, title: str | Path, kind: str = CHECKPOINT, on_progress: Progress | None = None) -> Path:
+        """The file that a recipe means by a path, a name, "name [hash]" or a hash (old 8 digits, 10, 12 or 64 of the SHA-256).
+
+        A hash is looked for among what is known first; then files are read, which takes seconds for each. Raises ModelError.
+        """
+        path = Path(title).expanduser()
+        if path.is_file():
+            return path
+        if path.is_absolute():
+            open_weights(path)      # says what is wrong with it
+        files = self.files()
+        name, digest = split_title(str(title))
+        named = [file for file in files if name and _is_called(file, name, self.folders)]
+        if not digest:
+            if named:
+                return self._best(named, kind)
+            # A name may look like a hash, and a hash like a name: 'deadbeef.safetensors'.
+            raise ModelError(self._nothing(str(title), kind, files))
+        if not name:
+            named = [file for file in files if _is_called(file, digest, self.folders)]
+        if found := _with_hash(named, digest, on_progress) or _with_hash(self._of_kind(files, kind), digest, on_progress):
+            return found
+        if named and not name:
+            return self._best(named, kind)
+        if named:
+            raise ModelError(
+                f"'{title}' was asked for, and the file '{named[0].name}' here has another hash ({hashes.short_hash(named[0])}): "
+                "choose it by hand to use it all the same."
+            )
+        raise ModelError(self._nothing(str(title), kind, files))
+
+    def checkpoint(
+        self,
+        title: str | Path,
+        vae_title: str | Path | None = None,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype | None = None,
+        vae_dtype: torch.dtype | None = None,
+        prediction: str | None = None,
+        on_progress: Progress | None = None,
+    ) -> Checkpoint:
+        """The checkpoint of a title, with another VAE where one is named; the last one is kept, and only what changed is loaded.
+
+        `dtype` and `vae_dtype`: None is float32. Where loading fails or is stopped, what was loaded before stays.
+        """
+        import torch
+
+        from nbsd.models import load
+
+        path = self.find(title)
+        vae = self.find(vae_title, VAE) if vae_title else None
+        dtype, vae_dtype = dtype or torch.float32, vae_dtype or torch.float32
+        where = (_version(path), str(device), dtype, vae_dtype)
+        key = (where, _version(vae) if vae else None, prediction)
+        if self._loaded is None or not self._key or self._key[0] != where:
+            loaded = load.load_checkpoint(
+                path, vae=vae, device=device, dtype=dtype, vae_dtype=vae_dtype, prediction=prediction, on_progress=on_progress
+            )
+        else:
+            loaded = replace(self._loaded, path=path, prediction=load.checked_prediction(prediction, self._loaded.family), vae_path=vae)
+            if self._key[1] != key[1]:
+                loaded.vae = load.load_vae(vae or path, loaded.family, device, vae_dtype, on_progress)
+        self._loaded, self._key = loaded, key
+        return loaded
+
+    def forget(self) -> None:
+        """Give the loaded model's memory back."""
+        self._loaded, self._key = None, ()
+
+    def _of_kind(self, files: list[Path], kind: str) -> list[Path]:
+        kinds = {entry.path: entry.kind for entry in self.scan()}
+        return [file for file in files if kinds.get(file, UNKNOWN) == kind]
+
+    def _best(self, named: list[Path], kind: str) -> Path:
+        """Of several files of one name the first that is of the kind asked for, and .safetensors before others."""
+        right = self._of_kind(named, kind) if len(named) > 1 else []
+        return sorted(right or named, key=lambda file: file.suffix != ".safetensors")[0]
+
+    def _nothing(self, title: str, kind: str, files: list[Path]) -> str:
+        where = " or ".join(f"'{folder}'" for folder in self.folders) or "any folder (none was given)"
+        names = [file.stem for file in self._of_kind(files, kind)]
+        near = get_close_matches(split_title(title)[0] or title, names, n=3, cutoff=0.4) or names[:3]
+        hint = f"Did you mean {' or '.join(repr(name) for name in near)}?" if near else f"There is no {kind} in it: put one there."
+        return f"no {kind} called '{title}' is in {where}. {hint}"
+
+
+def _below(folder: Path) -> list[Path]:
+    try:
+        return [path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file()]
+    except OSError:
+        return []
+
+
+def _look(path: Path) -> dict[str, Any]:
+    """What a file is, by its header."""
+    try:
+        weights = open_weights(path)
+        kind = kind_of(weights)
+        family = family_of(weights.shapes).name if kind == CHECKPOINT else lora_family(weights.shapes)
+        return {"rules": RULES, "kind": kind, "family": family, "problem": ""}
+    except ModelError as error:
+        return {"rules": RULES, "kind": UNKNOWN, "family": "", "problem": str(error)}
+
+
+def _in_order(kind: str, family: str, problem: str, size: int) -> tuple[str, str, int, str]:
+    return kind or UNKNOWN, family, size, problem
+
+
+def _names(files: list[Path]) -> dict[Path, str]:
+    """A name for each file: its own without ending, with the ending where two are alike, else with the folders before it."""
+    names: dict[Path, str] = {}
+    for ways in (lambda path: path.stem, lambda path: path.name, lambda path: f"{path.parent.name}/{path.name}", str):
+        left = [file for file in files if file not in names]
+        called = [ways(file) for file in left]
+        names.update({file: name for file, name in zip(left, called, strict=True) if called.count(name) == 1})
+    return names
+
+
+def _is_called(file: Path, name: str, folders: list[Path]) -> bool:
+    wanted = name.replace("\\", "/").lower()
+    names = {file.name, file.stem, f"{file.parent.name}/{file.name}", f"{file.parent.name}/{file.stem}"}
+    for folder in folders:
+        if file.is_relative_to(folder):
+            inside = file.relative_to(folder)
+            names |= {inside.as_posix(), inside.with_suffix("").as_posix()}
+    return wanted in {candidate.lower() for candidate in names}
+
+
+def _with_hash(files: list[Path], digest: str, on_progress: Progress | None) -> Path | None:
+    """The file of a hash: known ones first, then the old hash, which is quick, then one file after the other."""
+    known = hashes.known_hashes(files)
+    for file, full in known.items():
+        if full.startswith(digest):
+            return file
+    if len(digest) == hashes.OLD:
+        return next((file for file in files if hashes.old_hash(file) == digest), None)
+    return next((file for file in files if file not in known and hashes.sha256(file, on_progress).startswith(digest)), None)
+
+
+def _version(path: Path) -> tuple[str, int, int]:
+    """What changes when a file does."""
+    stat = path.stat()
+    return str(path.resolve()), stat.st_size, stat.st_mtime_ns

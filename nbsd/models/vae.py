@@ -1,0 +1,35 @@
+"""VAEs: the one in a checkpoint, and those in files of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nbsd.errors import ModelError, WrongFamilyError
+from nbsd.models.build import Plan, plan_vae
+from nbsd.models.detect import VAE as VAE_KIND
+from nbsd.models.detect import kind_of
+from nbsd.models.families import Family
+from nbsd.models.keys import VAE, VAE_DROPS, kept
+from nbsd.models.weights import Weights, open_weights
+
+
+def plan_own_vae(weights: Weights, keys: list[str], family: Family) -> Plan:
+    """The VAE in a checkpoint; `keys`: those of the checkpoint that are kept."""
+    inside = [key for key in keys if key.startswith(VAE)]
+    if not inside:
+        raise ModelError(f"'{weights.path.name}' has no VAE in it: pick a VAE file for it.")
+    return plan_vae(weights, inside, VAE, family)
+
+
+def plan_vae_file(path: str | Path, family: Family) -> Plan:
+    """The VAE of a file: the web UI's own format (`encoder.`, `decoder.`), the same with `first_stage_model.`, or a checkpoint's."""
+    weights = open_weights(path)
+    keys = kept(weights.tensors, VAE_DROPS)
+    if any(key.startswith(f"{VAE}decoder.") for key in keys):
+        return plan_vae(weights, [key for key in keys if key.startswith(VAE)], VAE, family)
+    if any(key.startswith("decoder.up_blocks.") for key in keys):
+        raise ModelError(f"'{weights.path.name}' is a VAE in diffusers' layout, which nbsd does not read yet: choose its single-file version.")
+    if (kind := kind_of(weights)) != VAE_KIND:
+        what = "of no kind that nbsd knows" if kind == "unknown" else f"of the kind {kind}"
+        raise WrongFamilyError(f"'{weights.path.name}' is {what} and has no VAE in it: choose a VAE file.")
+    return plan_vae(weights, keys, "", family)
