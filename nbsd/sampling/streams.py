@@ -1,0 +1,44 @@
+"""Where random numbers come from: one seed, draws in order.
+
+Where numbers are drawn is part of a recipe: "CPU" and the GPU draw different ones from one seed. "NV" computes a GPU's anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from nbsd.errors import RecipeError
+from nbsd.sampling.philox import Philox
+
+
+class Stream(Protocol):
+    """Draws in order from one seed."""
+
+    def randn(self, shape: Sequence[int]) -> Tensor:
+        """The next draw: float32 unit noise of the given shape."""
+        ...
+
+
+class TorchStream:
+    """torch's own generator of a device."""
+
+    def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
+        self._generator = torch.Generator(device).manual_seed(seed)
+
+    def randn(self, shape: Sequence[int]) -> Tensor:
+        return torch.randn(tuple(shape), generator=self._generator, device=self._generator.device)
+
+
+def stream(source: str, seed: int, device: torch.device | str = "cpu") -> Stream:
+    """The stream of a source: "CPU", "NV", or "GPU", which is the device's own generator on CUDA and "NV" elsewhere."""
+    if source == "CPU":
+        return TorchStream(seed)
+    if source == "GPU" and torch.device(device).type == "cuda":
+        return TorchStream(seed, device)
+    if source in ("NV", "GPU"):
+        return Philox(seed)
+    raise RecipeError(f"no random number source is called {source!r}: use 'GPU', 'CPU' or 'NV'")
