@@ -124,8 +124,8 @@ def _encode(tokens: list[list[int]], text_encoder: nn.Module, clip_skip: int) ->
     layers = len(out.hidden_states) - 1     # the first one is what goes into layer 1
     if clip_skip > layers:
         raise RecipeError(f"clip skip is {clip_skip}, but the model's text encoder has {layers} layers: use 1 to {layers}")
-    # transformers 5 has no text_model between
-    norm = getattr(text_encoder, "text_model", text_encoder).final_layer_norm
+    # transformers has a text_model between up to 5.0, and none in 5.15
+    norm: nn.Module = getattr(text_encoder, "text_model", text_encoder).final_layer_norm
     return norm(out.hidden_states[-clip_skip]).float()
 
 

@@ -9,7 +9,7 @@ from importlib.resources import files
 from typing import NamedTuple
 
 import ftfy
-import regex
+import regex  # type: ignore[import-untyped]
 from tokenizers.models import BPE
 
 from nbsd.errors import RecipeError
@@ -42,7 +42,7 @@ class Chunk(NamedTuple):
     tokens: list[int]           # [77]: start, 75 tokens, end
     multipliers: list[float]    # [77]: the weight of each
     fixes: list[Fix]
-    count: int                  # of the 75, as the web UI counts: all of a chunk that was closed, else those that are text
+    length: int                 # of the 75, as the web UI counts: all of a chunk that was closed, else those that are text
 
 
 class Vocabulary:
@@ -242,9 +242,9 @@ def chunk_old(text: str, vocabulary: Vocabulary, *, weigh: bool = True, embeddin
 
 def token_count(chunks: Sequence[Chunk]) -> int:
     """The number that the web UI shows at the prompt box."""
-    return sum(one.count for one in chunks)
+    return sum(one.length for one in chunks)
 
 
-def _chunk(tokens: list[int], weights: list[float], fixes: list[Fix], count: int) -> Chunk:
+def _chunk(tokens: list[int], weights: list[float], fixes: list[Fix], length: int) -> Chunk:
     padding = CHUNK - len(tokens)
-    return Chunk([START, *tokens, *[END] * padding, END], [1.0, *weights, *[1.0] * padding, 1.0], fixes, count)
+    return Chunk([START, *tokens, *[END] * padding, END], [1.0, *weights, *[1.0] * padding, 1.0], fixes, length)
