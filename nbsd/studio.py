@@ -1,0 +1,294 @@
+"""Studio joins the parts: form and view, worker, pipeline and outputs. The only module that knows all of them.
+
+Nothing slow happens in `Studio()` and `show()`: files are looked for and torch is imported in threads, once the panel is on screen.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from nbsd.errors import ModelError, NbsdError, Stopped
+from nbsd.events import Ended, Event, Loading, Made
+from nbsd.hosts import this_host
+from nbsd.outputs import Outputs
+from nbsd.picture import Picture
+from nbsd.recipe import Recipe
+from nbsd.ui import paste
+from nbsd.ui.dispatch import Screen, ScreenJob
+from nbsd.ui.form import Form, drawn
+from nbsd.ui.panel import Panel
+from nbsd.ui.pickers import File
+from nbsd.ui.settings import Settings
+from nbsd.ui.view import View
+from nbsd.worker import Control, Job, Report, Worker
+
+CHECKPOINT, VAE, UNKNOWN = "checkpoint", "VAE", "unknown"      # kinds of files, as `models.detect` names them
+ENDINGS = (".safetensors", ".ckpt")     # what a model file may end in, for the hint
+PATIENCE = 2.0                          # seconds that show() waits for the list of files where no thread can show it
+
+Folders = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
+class Entry(Protocol):
+    """A file that was found, as `models.store` lists it."""
+
+    name: str
+    path: Path
+    kind: str       # CHECKPOINT, VAE, UNKNOWN or another
+    size: int       # bytes
+
+
+class Shelf(Protocol):
+    """Where models come from; `pipeline.model.Shelf`, or a stand-in."""
+
+    def scan(self) -> Iterable[Any]: ...
+
+    def model(self, recipe: Recipe, on_progress: Callable[[int, int], None]) -> Any: ...
+
+
+def _route(job: Job, event: Event) -> None:
+    if isinstance(job, ScreenJob):
+        job.screen.tell(job, event)
+
+
+# One for the kernel, not for each Studio: a cell that is run again must neither load a second copy of the model nor use the device twice.
+_WORKER = Worker(_route)
+_SHELVES: dict[tuple[Path, ...], Shelf] = {}
+_WARMING: Job | None = None
+
+
+class Studio:
+    """The panel, and what it does. `models`: a folder or several, `outputs`: a folder; without them the host's own are used."""
+
+    def __init__(self, models: Folders | None = None, outputs: str | os.PathLike[str] | None = None) -> None:
+        host = this_host()
+        self.folders = _folders(models) if models is not None else list(host.models())
+        self.outputs = Outputs(outputs if outputs is not None else host.outputs())
+        self._shelf: Shelf | None = None        # a stand-in for the models, in tests
+        self._form = Form()
+        self._settings = Settings(self.outputs.folder, self._form.values)
+        self._form.restore(self._settings.read())
+        self._view = View(on_pick=lambda picture: self._screen.post(lambda: self._view.pick(picture)))
+        self._panel = Panel(self._form, self._view)
+        self._screen = Screen(self._view.show, self._view.tick, self._view.fail, host.door)
+        self._errands = Worker(self._errand_told)
+        self._greeted = False
+        self._asked: ScreenJob | None = None    # the last job of the Generate button
+        self._connect()
+
+    # --- the panel
+
+    def show(self) -> None:
+        """Show the panel below this cell. May be called again at any time; it is the same panel."""
+        from IPython.display import display
+
+        display(self._panel.widget)
+        if not self._greeted:
+            self._greeted = True
+            self._look_for_files()
+            if self._shelf is None:
+                _warm_up()
+
+    def _ipython_display_(self) -> None:
+        self.show()
+
+    def __repr__(self) -> str:
+        return f"Studio(models={[str(folder) for folder in self.folders]}, outputs={str(self.outputs.folder)!r})"
+
+    @property
+    def recipe(self) -> Recipe:
+        """What the panel says now; a seed of -1 is drawn anew each time."""
+        return drawn(self._form.read())
+
+    def paste(self, source: str | bytes | os.PathLike[str]) -> paste.Report:
+        """Fill the panel from an infotext, a picture that carries one (its path or its bytes), or a text file.
+
+        Returns what was understood. Raises RecipeError where there is nothing to read.
+        """
+        report = paste.read(source, self._form.read())
+        self._form.write(report.recipe)
+        report = replace(report, notes=(*report.notes, *self._missing(report.recipe)))
+        self._screen.post(lambda: self._panel.show_report(report))
+        return report
+
+    # --- making pictures
+
+    def submit(self, recipe: Recipe | None = None, count: int = 1, batch_size: int = 1) -> ScreenJob:
+        """Start making `count` pictures, `batch_size` at a time, and return at once; without a recipe, what the panel says.
+
+        Picture n is made from `recipe.nth(n)`. Read `job.pictures`, `job.done` and `job.error`; `job.stop()` and `job.skip()` act on it.
+        """
+        recipe = drawn(recipe if recipe is not None else self._form.read())
+        if recipe.model is None:
+            recipe = replace(recipe, model=self._form.model.value)
+        job = ScreenJob(
+            lambda report, control: self._make(recipe, count, batch_size, report, control), self._screen, batch_size, recipe.width,
+        )
+        why = "another job" if _WARMING is None or _WARMING.done else "the libraries to be loaded (once, some seconds)"
+        self._screen.post(lambda: self._view.queued(job, why))
+        _WORKER.submit(job)
+        return job
+
+    def generate(self, recipe: Recipe | None = None, count: int = 1, batch_size: int = 1) -> list[Picture]:
+        """Make pictures and wait for them. The notebook's stop button and the panel's Interrupt both end it.
+
+        Returns the finished pictures, also when Interrupt was pressed. Raises what went wrong as NbsdError.
+        """
+        job = self.submit(recipe, count, batch_size)
+        self._wait(job)
+        if job.error is not None:
+            raise job.error
+        return job.pictures
+
+    def _wait(self, job: Job) -> None:
+        job.wait(between=self._screen.between)
+        self._screen.flush()
+
+    def _make(self, recipe: Recipe, count: int, batch_size: int, report: Report, control: Control) -> None:
+        """The job itself, in the worker's thread."""
+        if recipe.model is None:
+            raise ModelError(f"no model is chosen: put a model file into {self.folders[0].absolute()}, press Refresh and choose it")
+        self.outputs.check()
+        what = Path(recipe.model).name
+
+        def loading(done: int, total: int) -> None:
+            if control.stopping:
+                raise Stopped("stopped while loading")
+            report(Loading(what, done, total))
+
+        model = self._models().model(recipe, on_progress=loading)
+        for picture in model.make(recipe, count=count, batch_size=batch_size, report=report, control=control, preview=True):
+            saved = self.outputs.save(picture)
+            self._learn(recipe, saved.recipe)
+            report(Made(saved))
+
+    def _learn(self, asked: Recipe, made: Recipe) -> None:
+        """A finished picture says the model's name and hash; reusing its recipe has to find the same row of the list."""
+        for name, value, picker in ((made.model, asked.model, self._form.model), (made.vae, asked.vae, self._form.vae)):
+            if name and value:
+                picker.learn(name, value)
+
+    def _models(self) -> Shelf:
+        if self._shelf is not None:
+            return self._shelf
+        key = tuple(self.folders)
+        if key not in _SHELVES:
+            from nbsd.pipeline.model import Shelf
+
+            _SHELVES[key] = Shelf(self.folders)
+        return _SHELVES[key]
+
+    # --- what the buttons do; short, and from any thread
+
+    def _connect(self) -> None:
+        panel, view = self._panel, self._view
+        view.generate.on_click(lambda _: self._clicked_generate())
+        view.interrupt.on_click(lambda _: self._clicked_interrupt())
+        view.skip.on_click(lambda _: view.job and view.job.skip())
+        view.reuse.on_click(lambda _: view.picture and self._form.write(view.picture.recipe))
+        panel.refresh.on_click(lambda _: self._look_for_files())
+        panel.folder.observe(lambda _: self._look_for_files(), "value")
+        panel.fill.on_click(lambda _: self._try(lambda: self.paste(panel.text.value)))
+        panel.upload.observe(lambda _: self._try(self._uploaded), "value")
+        self._form.watch(self._settings.changed)
+
+    def _clicked_generate(self) -> None:
+        if self._asked is not None and not self._asked.done:
+            return      # a double click
+        count, size = self._form.job()
+        self._asked = self.submit(None, count, size)
+        self._settings.changed()
+        if self._screen.callers_wait:
+            try:
+                self._wait(self._asked)
+            except KeyboardInterrupt:
+                self._screen.flush()       # the job has stopped; a button has no cell that could show the interrupt
+
+    def _clicked_interrupt(self) -> None:
+        job = self._view.job
+        if job is not None:
+            job.stop()
+            self._screen.post(lambda: self._view.stopping(job))
+
+    def _uploaded(self) -> None:
+        files = paste.uploaded(self._panel.upload.value)
+        if files:
+            paste.empty(self._panel.upload)
+            self.paste(files[0][1])
+
+    def _try(self, act: Callable[[], Any]) -> None:
+        """Run what a click asks for; what goes wrong is shown, not raised into the log of a widget message."""
+        try:
+            act()
+        except NbsdError as error:
+            told = error
+            self._screen.post(lambda: self._view.fail(told))
+        else:
+            self._screen.post(self._view.clear_error)
+
+    # --- files
+
+    def _look_for_files(self) -> None:
+        job = self._errands.submit(ScreenJob(lambda report, control: self._scan(), self._screen))
+        if self._screen.callers_wait:
+            job.wait(PATIENCE)
+            self._screen.flush()
+
+    def _scan(self) -> None:
+        """Look for files, in the errands' thread."""
+        found = [(entry, entry.name) for entry in (self._shelf.scan() if self._shelf is not None else _found(self.folders))]
+        typed = self._panel.folder.value.strip()
+        more = Path(typed).expanduser().absolute() if typed else None
+        if more is not None:
+            # The shelf does not look there, so the recipe has to name the whole path.
+            found += [(entry, str(entry.path)) for entry in _found([more.parent if more.is_file() else more])]
+        models = [File(entry.name, value, entry.size) for entry, value in found if entry.kind == CHECKPOINT]
+        # What cannot be read is shown too: who looks for a file wants to know why it is not there, and Generate says it.
+        models += [File(f"{entry.name} (not readable)", value, entry.size) for entry, value in found if entry.kind == UNKNOWN]
+        vaes = [File(entry.name, value, entry.size) for entry, value in found if entry.kind == VAE]
+        self._screen.post(lambda: self._show_files(models, vaes, more))
+
+    def _show_files(self, models: Sequence[File], vaes: Sequence[File], more: Path | None) -> None:
+        self._form.model.set_files(models)
+        self._form.vae.set_files(vaes)
+        if more is not None and str(more) in [file.value for file in models]:
+            self._form.model.value = str(more)
+        self._panel.show_hint("" if models else (
+            f"No model yet: put a file that ends in {' or '.join(ENDINGS)} into {more or self.folders[0].absolute()} and press Refresh, "
+            "or name another folder."
+        ))
+
+    def _missing(self, recipe: Recipe) -> list[str]:
+        """Sentences about the files that a pasted recipe names and that are not in the lists."""
+        named = (("model", recipe.model, self._form.model), ("VAE", recipe.vae, self._form.vae))
+        return [f"the {what} {name} is not in the list by that name; it is looked for when you press Generate"
+                for what, name, picker in named if name and not picker.has(name)]
+
+    def _errand_told(self, job: Job, event: Event) -> None:
+        if isinstance(event, Ended) and event.error is not None:
+            error = event.error
+            self._screen.post(lambda: self._view.fail(error))
+
+
+def _found(folders: Sequence[Path]) -> Iterable[Entry]:
+    from nbsd.models.store import Store
+
+    return Store(folders).scan()
+
+
+def _warm_up() -> None:
+    """Import what the first picture needs, before the worker's first job. A failure is told by that job, which imports the same."""
+    global _WARMING
+    if _WARMING is None:
+        from nbsd.pipeline import warm_up
+
+        _WARMING = _WORKER.submit(Job(lambda report, control: warm_up()))
+
+
+def _folders(models: Folders) -> list[Path]:
+    several = [models] if isinstance(models, (str, os.PathLike)) else models
+    return [Path(folder).expanduser() for folder in several]

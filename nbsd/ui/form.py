@@ -1,0 +1,112 @@
+"""The editable part of the panel, written and read as a recipe. Its only state is the widgets' values."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any
+
+import ipywidgets as w
+
+from nbsd.recipe import LATEST, Recipe
+from nbsd.ui.controls import CONTROLS, ELSEWHERE, JOB, make, put
+from nbsd.ui.pickers import Picker
+
+RANDOM = -1                     # in a seed box
+LARGEST_RANDOM = 4294967294     # the web UI draws below this, modules/processing.py get_fixed_seed
+KEPT = tuple(name for name in ELSEWHERE if name not in ("model", "vae"))
+
+
+class Form:
+    """Controls for every field of a recipe, and for the size of the job."""
+
+    def __init__(self) -> None:
+        self.layout = w.Layout(width="auto")        # one for all: every Layout is a message when the panel appears
+        self.by_field: dict[str, w.Widget] = {row.field: make(row, self.layout) for row in (*CONTROLS, *JOB)}
+        self.model = Picker("Model", "the model at hand", ("nbsd-model", "nbsd-field-model"), self.layout, must=True)
+        self.vae = Picker("VAE", "Automatic: the model's own", ("nbsd-vae", "nbsd-field-vae"), self.layout)
+        self._kept = Recipe()
+        self._watchers: list[Callable[[], None]] = []
+        self.write(Recipe(seed=RANDOM, variation_seed=RANDOM))
+        self.by_field["batches"].value = self.by_field["batch_size"].value = 1
+
+    def __getitem__(self, field: str) -> w.Widget:
+        return self.by_field[field]
+
+    def read(self) -> Recipe:
+        """What the controls say; a seed may be -1 here (see `drawn`)."""
+        values = {row.field: self.by_field[row.field].value for row in CONTROLS}
+        return replace(self._kept, model=self.model.value, vae=self.vae.value, **values)
+
+    def write(self, recipe: Recipe) -> None:
+        """Show a recipe. Without a model in it, the chosen one stays."""
+        self._kept = recipe
+        for row in CONTROLS:
+            put(self.by_field[row.field], getattr(recipe, row.field))
+        if recipe.model is not None:
+            self.model.value = recipe.model
+        self.vae.value = recipe.vae
+        self._tell()
+
+    def job(self) -> tuple[int, int]:
+        """How many pictures in all, and how many at a time."""
+        batches, size = self.by_field["batches"].value, self.by_field["batch_size"].value
+        return batches * size, size
+
+    def kept(self) -> list[str]:
+        """The parts of a pasted recipe that have no control yet, in words."""
+        words = [name for name in ("img2img", "inpaint", "hires") if getattr(self._kept, name) is not None]
+        if self._kept.version != LATEST:
+            words.append(f"the rules of version {self._kept.version or 'of 2022'}")
+        return words + [key for key, _ in self._kept.unknown]
+
+    def drop_kept(self) -> None:
+        """Forget those parts."""
+        self._kept = Recipe()
+        self._tell()
+
+    def values(self) -> dict[str, Any]:
+        """All values as plain data, for the settings file."""
+        plain = {name: widget.value for name, widget in self.by_field.items()}
+        return {**plain, "model": self.model.value, "vae": self.vae.value}
+
+    def restore(self, values: dict[str, Any]) -> None:
+        """Take over what fits of a settings file; what does not is left as it is."""
+        for name, widget in self.by_field.items():
+            value = values.get(name)
+            if type(value) is type(widget.value) or (isinstance(widget, w.FloatText) and type(value) is int):
+                put(widget, value)
+        for name, picker in (("model", self.model), ("vae", self.vae)):
+            if isinstance(values.get(name), str):
+                picker.value = values[name]
+        self._tell()
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Call `changed` after any change, in whatever thread it comes."""
+        self._watchers.append(changed)
+        for widget in (*self.by_field.values(), self.model.widget, self.vae.widget):
+            widget.observe(lambda _: changed(), "value")
+
+    def _tell(self) -> None:
+        for changed in self._watchers:
+            changed()
+
+
+def drawn(recipe: Recipe) -> Recipe:
+    """The recipe with random seeds (any below 0) drawn: from here on it is fully determined."""
+    if recipe.seed < 0:
+        recipe = replace(recipe, seed=_draw())
+    if recipe.variation_seed < 0:
+        recipe = replace(recipe, variation_seed=_draw() if recipe.variation_strength > 0 else 0)
+    return recipe
+
+
+def _draw() -> int:
+    return random.SystemRandom().randrange(LARGEST_RANDOM)
+
+
+def changed_fields(recipe: Recipe) -> list[str]:
+    """Names of the fields that differ from a new recipe."""
+    new = Recipe()
+    return [field.name for field in fields(Recipe) if getattr(recipe, field.name) != getattr(new, field.name)]
