@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,16 @@ from torch import Tensor, nn
 from nbsd.errors import ModelError
 from nbsd.models.detect import Shapes, check_numbers
 from nbsd.models.families import Family
-from nbsd.models.keys import TEXT, TEXT_RULES, UNET, Rule, check_complete, renamed, unet_rules, vae_rules
+from nbsd.models.keys import (
+    TEXT,
+    TEXT_RULES,
+    UNET,
+    Rule,
+    check_complete,
+    renamed,
+    unet_rules,
+    vae_rules,
+)
 from nbsd.models.read import Progress, Reader, read_many
 from nbsd.models.shapes import text_config, unet_config, vae_config
 from nbsd.models.weights import Stored, Weights
@@ -131,7 +141,7 @@ def use_positions(module: nn.Module, weights: Weights, device: torch.device) -> 
     stored = next((stored for key, stored in weights.tensors.items() if key.startswith(TEXT) and key.endswith(POSITIONS)), None)
     if stored is None:
         return
-    with Reader(weights) as reader:
+    with closing(Reader(weights)) as reader:
         numbers = reader.read(stored).to(torch.int64).flatten()
     count = next(part._buffers[POSITIONS].shape[-1] for part in module.modules() if POSITIONS in part._buffers)  # type: ignore[union-attr]
     if len(numbers) != count or numbers.min() < 0 or numbers.max() >= count:

@@ -34,14 +34,12 @@ class FileCache:
 
     def get(self, file: Path) -> dict[str, Any]:
         """What is known about a file as it is now; empty where nothing is."""
-        entry = self._read().get(_name(file))
-        return dict(entry["facts"]) if _fits(entry, file) else {}
+        return _facts(self._read().get(_name(file)), file)
 
     def get_all(self, files: list[Path]) -> dict[Path, dict[str, Any]]:
         """The same for many files, with one look at the disk."""
         table = self._read()
-        entries = {file: table.get(_name(file)) for file in files}
-        return {file: dict(entry["facts"]) if _fits(entry, file) else {} for file, entry in entries.items()}
+        return {file: _facts(table.get(_name(file)), file) for file in files}
 
     def put(self, facts: dict[Path, dict[str, Any]]) -> None:
         """Add facts about files."""
@@ -49,8 +47,7 @@ class FileCache:
         for file, new in facts.items():
             with suppress(OSError):
                 stat = file.stat()
-                entry = table.get(_name(file))
-                known = dict(entry["facts"]) if _fits(entry, file) else {}
+                known = _facts(table.get(_name(file)), file)
                 table[_name(file)] = {"size": stat.st_size, "time": stat.st_mtime_ns, "facts": {**known, **new}}
         self._write(table)
 
@@ -86,15 +83,16 @@ def _name(file: Path) -> str:
     return os.path.abspath(file)
 
 
-def _fits(entry: Any, file: Path) -> bool:
+def _facts(entry: Any, file: Path) -> dict[str, Any]:
+    """What an entry says of a file, if it is still that file."""
     try:
         stat = file.stat()
     except (OSError, ValueError):
-        return False
-    return (
-        isinstance(entry, dict) and isinstance(entry.get("facts"), dict)
-        and entry.get("size") == stat.st_size and entry.get("time") == stat.st_mtime_ns
-    )  # fmt: skip
+        return {}
+    if not isinstance(entry, dict) or (entry.get("size"), entry.get("time")) != (stat.st_size, stat.st_mtime_ns):
+        return {}
+    facts = entry.get("facts")
+    return dict(facts) if isinstance(facts, dict) else {}
 
 
 CACHE = FileCache()

@@ -59,8 +59,8 @@ class Kind(NamedTuple):
     holds: tuple[str, ...] = ()         # or holds this
 
 
-LORA, VAE, EMBEDDING, HYPERNETWORK, CONTROLNET = "LoRA", "VAE", "embedding", "hypernetwork", "ControlNet"
-CHECKPOINT, UNET_ONLY, UPSCALER, TEXT_ENCODER, PART, UNKNOWN = "checkpoint", "UNet", "upscaler", "text encoder", "diffusers part", "unknown"
+CHECKPOINT, VAE, LORA, EMBEDDING, HYPERNETWORK, UNKNOWN = "checkpoint", "vae", "lora", "embedding", "hypernetwork", "unknown"
+CONTROLNET, UPSCALER, UNET_ONLY, TEXT_ENCODER, PART = "controlnet", "upscaler", "unet", "text encoder", "part"
 
 KINDS: tuple[Kind, ...] = (
     Kind(CONTROLNET, ("control_model.", "controlnet_", "lllite_"), ("controlnet_cond_embedding", "input_hint_block")),
@@ -80,7 +80,7 @@ KINDS: tuple[Kind, ...] = (
 
 
 def kind_of(weights: Weights) -> str:
-    """The kind of a file: "checkpoint", "VAE", "LoRA", "embedding", "hypernetwork", ..., "unknown"."""
+    """The kind of a file: CHECKPOINT, VAE, LORA, EMBEDDING, HYPERNETWORK, ... or UNKNOWN."""
     if (tree := weights.tree) is not None and (found := _kind_of_tree(tree)):
         return found
     keys = list(weights.tensors)

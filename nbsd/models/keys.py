@@ -90,7 +90,7 @@ def unet_rules(layers: int) -> tuple[Rule, ...]:
         Rule(rf"middle_block\.0\.{RESNET}", lambda found: f"mid_block.resnets.0.{UNET_RESNET[found[1]]}.{found[2]}"),
         Rule(rf"middle_block\.1\.{attention}", r"mid_block.attentions.0.\1"),
         Rule(rf"middle_block\.2\.{RESNET}", lambda found: f"mid_block.resnets.1.{UNET_RESNET[found[1]]}.{found[2]}"),
-        Rule(rf"input_blocks\.(\d+)\.0\.op\.((?:weight|bias))", down(same, "downsamplers.0.conv")),
+        Rule(r"input_blocks\.(\d+)\.0\.op\.((?:weight|bias))", down(same, "downsamplers.0.conv")),
         Rule(rf"input_blocks\.(\d+)\.0\.{RESNET}", down(resnet, "resnets.{block}")),
         Rule(rf"input_blocks\.(\d+)\.1\.{attention}", down(same, "attentions.{block}")),
         Rule(rf"output_blocks\.(\d+)\.0\.{RESNET}", up(resnet, "resnets.{block}")),

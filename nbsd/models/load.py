@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -149,5 +150,5 @@ def read_alphas(weights: Weights) -> Tensor:
         return (1 - betas).cumprod(0).float()
     if stored.shape != (TIMESTEPS,) or stored.dtype not in FLOATS:
         raise ModelError(f"'{weights.path.name}' has {ALPHAS} of shape {list(stored.shape)} where [{TIMESTEPS}] was expected.")
-    with Reader(weights) as reader:
+    with closing(Reader(weights)) as reader:
         return reader.read(stored, torch.float32)

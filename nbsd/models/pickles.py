@@ -142,7 +142,7 @@ def _tensor_v3(storage: Any, offset: Any, shape: Any, stride: Any, _grad: Any, _
 def _encode(text: Any, _encoding: Any = None) -> bytes:
     """_codecs.encode: how bytes are written in pickles of protocol 2."""
     if not isinstance(text, str):
-        raise ValueError("bytes that are written as something else than a text")
+        raise TypeError("bytes that are written as something else than a text")
     return text.encode("latin-1", errors="replace")
 
 
@@ -289,7 +289,7 @@ class _Machine:
 
     def _name(self, module: Any, name: Any) -> None:
         if not isinstance(module, str) or not isinstance(name, str):
-            raise ValueError("a name that is no text")
+            raise TypeError("a name that is no text")
         found = _resolve(module, name)
         if found is None:
             self.strangers.append(f"{module}.{name}"[:100])
@@ -319,7 +319,7 @@ class _Machine:
         """State of an object: an OrderedDict's attributes or a placeholder's, neither of any use here."""
         self.stack.pop()
         if not isinstance(self.stack[-1], (Placeholder, dict, Stored)):
-            raise ValueError("a state for something that has none")
+            raise TypeError("a state for something that has none")
 
     def _binpersid(self, _: Any) -> None:
         known = self.stack.pop()

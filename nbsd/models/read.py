@@ -9,6 +9,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from typing import Any, BinaryIO
 
 import torch
@@ -37,12 +38,6 @@ class Reader:
         self._file: BinaryIO = weights.path.open("rb", buffering=0)
         self._path = weights.path
         self._buffer: Tensor | None = None
-
-    def __enter__(self) -> Reader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         self._file.close()
@@ -78,7 +73,7 @@ class Reader:
         """Read the bytes from `start` on into a contiguous tensor."""
         if not flat.numel():
             return
-        view = memoryview(flat.view(torch.uint8).numpy())
+        view = memoryview(flat.view(torch.uint8).numpy())  # type: ignore[arg-type]
         self._file.seek(start)
         done = 0
         while done < len(view):
@@ -152,10 +147,13 @@ def _ahead(
 
 
 def read_tree(weights: Weights) -> Any:
-    """A small pickle's value with its tensors read: for embeddings, hypernetworks and the like."""
+    """All of a small file, with its tensors read: a pickle's value, or a safetensors file's {key: tensor}.
+
+    For embeddings, hypernetworks and the like; `read_tree(open_weights(path))`.
+    """
     try:
-        with Reader(weights) as reader:
-            return _read_tree(weights.tree, reader, {})
+        with closing(Reader(weights)) as reader:
+            return _read_tree(dict(weights.tensors) if weights.tree is None else weights.tree, reader, {})
     except RecursionError as error:
         raise ModelError(f"'{weights.path.name}' is damaged: it holds something that holds itself. Download it again.") from error
 

@@ -12,7 +12,7 @@ from nbsd.errors import ModelError
 from nbsd.models import hashes
 from nbsd.models.cache import CACHE
 from nbsd.models.detect import CHECKPOINT, UNKNOWN, VAE, family_of, kind_of, lora_family
-from nbsd.models.weights import open_weights, same_file
+from nbsd.models.weights import check_file, open_weights
 from nbsd.recipe import split_title
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ class Entry:
     """A file of the user's."""
 
     path: Path
-    name: str           # unique within the scan: the file's name without its ending, or more of the path where two are alike
-    kind: str           # "checkpoint", "VAE", "LoRA", "embedding", "hypernetwork", ..., "unknown"
+    title: str          # unique within the scan: the file's name without its ending, or more of the path where two are alike
+    kind: str           # "checkpoint", "vae", "lora", "embedding", "hypernetwork", ..., "unknown"
     family: str         # "SD 1", ...; empty where the file does not tell
     size: int           # bytes
     problem: str = ""   # why it cannot be used; one sentence
@@ -66,8 +66,8 @@ class Store:
                 size = path.stat().st_size
             except OSError:     # it went away in the meantime
                 continue
-            told = (str(seen.get(fact, "")) for fact in ("kind", "family", "problem"))
-            entries.append(Entry(path, names[path], *_in_order(*told, size)))
+            kind, family, problem = (str(seen.get(fact, "")) for fact in ("kind", "family", "problem"))
+            entries.append(Entry(path, names[path], kind or UNKNOWN, family, size, problem))
         return entries
 
     def find(self, title: str | Path, kind: str = CHECKPOINT, on_progress: Progress | None = None) -> Path:
@@ -75,11 +75,8 @@ class Store:
 
         A hash is looked for among what is known first; then files are read, which takes seconds for each. Raises ModelError.
         """
-        path = Path(title).expanduser()
-        if path.is_file():
+        if path := _as_path(title):
             return path
-        if path.is_absolute():
-            open_weights(path)      # says what is wrong with it
         files = self.files()
         name, digest = split_title(str(title))
         named = [file for file in files if name and _is_called(file, name, self.folders)]
@@ -103,7 +100,7 @@ class Store:
 
     def checkpoint(
         self,
-        title: str | Path,
+        title: str | Path | None,
         vae_title: str | Path | None = None,
         *,
         device: torch.device | str = "cpu",
@@ -112,20 +109,23 @@ class Store:
         prediction: str | None = None,
         on_progress: Progress | None = None,
     ) -> Checkpoint:
-        """The checkpoint of a title, with another VAE where one is named; the last one is kept, and only what changed is loaded.
+        """The checkpoint of a title, with another VAE where one is named. The last one is kept, and only what changed is loaded.
 
-        `dtype` and `vae_dtype`: None is float32. Where loading fails or is stopped, what was loaded before stays.
+        `title`: as for `find`; None is the one at hand. `dtype` and `vae_dtype`: None is float32. The same request gives the very
+        same object. Where loading fails or is stopped, what was loaded before stays.
         """
         import torch
 
         from nbsd.models import load
 
-        path = self.find(title)
+        path = self.find(title) if title else self._at_hand()
         vae = self.find(vae_title, VAE) if vae_title else None
         dtype, vae_dtype = dtype or torch.float32, vae_dtype or torch.float32
         where = (_version(path), str(device), dtype, vae_dtype)
         key = (where, _version(vae) if vae else None, prediction)
-        if self._loaded is None or not self._key or self._key[0] != where:
+        if self._loaded is not None and key == self._key:
+            return self._loaded
+        if self._loaded is None or self._key[0] != where:
             loaded = load.load_checkpoint(
                 path, vae=vae, device=device, dtype=dtype, vae_dtype=vae_dtype, prediction=prediction, on_progress=on_progress
             )
@@ -135,6 +135,19 @@ class Store:
                 loaded.vae = load.load_vae(vae or path, loaded.family, device, vae_dtype, on_progress)
         self._loaded, self._key = loaded, key
         return loaded
+
+    def _at_hand(self) -> Path:
+        """The model that is loaded, or the only one there is."""
+        if self._loaded is not None:
+            return self._loaded.path
+        files = self._of_kind(self.files(), CHECKPOINT)
+        if len(files) == 1:
+            return files[0]
+        where = " or ".join(f"'{folder}'" for folder in self.folders) or "any folder (none was given)"
+        raise ModelError(
+            f"no model was chosen, and there are {len(files)} in {where}: choose one by its name."
+            if files else f"there is no model in {where}: put a .safetensors or .ckpt file of an SD 1 model there."
+        )
 
     def forget(self) -> None:
         """Give the loaded model's memory back."""
@@ -147,7 +160,7 @@ class Store:
     def _best(self, named: list[Path], kind: str) -> Path:
         """Of several files of one name the first that is of the kind asked for, and .safetensors before others."""
         right = self._of_kind(named, kind) if len(named) > 1 else []
-        return sorted(right or named, key=lambda file: file.suffix != ".safetensors")[0]
+        return min(right or named, key=lambda file: file.suffix != ".safetensors")
 
     def _nothing(self, title: str, kind: str, files: list[Path]) -> str:
         where = " or ".join(f"'{folder}'" for folder in self.folders) or "any folder (none was given)"
@@ -155,6 +168,19 @@ class Store:
         near = get_close_matches(split_title(title)[0] or title, names, n=3, cutoff=0.4) or names[:3]
         hint = f"Did you mean {' or '.join(repr(name) for name in near)}?" if near else f"There is no {kind} in it: put one there."
         return f"no {kind} called '{title}' is in {where}. {hint}"
+
+
+def _as_path(title: str | Path) -> Path | None:
+    """The file that a path leads to; None where a title is no path. A path to nowhere is a ModelError that says so."""
+    try:
+        path = Path(title).expanduser()
+        if path.is_file():
+            return path
+    except (OSError, RuntimeError, ValueError):     # too long for a name, no such home, a null byte
+        return None
+    if path.is_absolute() or path.is_dir():
+        check_file(path)
+    return None
 
 
 def _below(folder: Path) -> list[Path]:
@@ -173,10 +199,6 @@ def _look(path: Path) -> dict[str, Any]:
         return {"rules": RULES, "kind": kind, "family": family, "problem": ""}
     except ModelError as error:
         return {"rules": RULES, "kind": UNKNOWN, "family": "", "problem": str(error)}
-
-
-def _in_order(kind: str, family: str, problem: str, size: int) -> tuple[str, str, int, str]:
-    return kind or UNKNOWN, family, size, problem
 
 
 def _names(files: list[Path]) -> dict[Path, str]:

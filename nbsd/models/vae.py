@@ -6,8 +6,8 @@ from pathlib import Path
 
 from nbsd.errors import ModelError, WrongFamilyError
 from nbsd.models.build import Plan, plan_vae
+from nbsd.models.detect import UNKNOWN, kind_of
 from nbsd.models.detect import VAE as VAE_KIND
-from nbsd.models.detect import kind_of
 from nbsd.models.families import Family
 from nbsd.models.keys import VAE, VAE_DROPS, kept
 from nbsd.models.weights import Weights, open_weights
@@ -30,6 +30,7 @@ def plan_vae_file(path: str | Path, family: Family) -> Plan:
     if any(key.startswith("decoder.up_blocks.") for key in keys):
         raise ModelError(f"'{weights.path.name}' is a VAE in diffusers' layout, which nbsd does not read yet: choose its single-file version.")
     if (kind := kind_of(weights)) != VAE_KIND:
-        what = "of no kind that nbsd knows" if kind == "unknown" else f"of the kind {kind}"
-        raise WrongFamilyError(f"'{weights.path.name}' is {what} and has no VAE in it: choose a VAE file.")
+        what = f"'{weights.path.name}' was chosen as VAE"
+        raise WrongFamilyError(f"{what} and is of no kind that nbsd knows: choose a VAE file." if kind == UNKNOWN else
+                               f"{what} and is of another kind ({kind}), without a VAE in it: choose a VAE file.")
     return plan_vae(weights, keys, "", family)

@@ -1,0 +1,245 @@
+"""Write a random model of Stable Diffusion 1.5's real shapes, in the layout of its single-file checkpoints.
+
+    python bench/make_checkpoint.py OUT.safetensors [--dtype float32|float16] [--recipe FILE]
+
+In float32 the file has 4.27 GB, as the original one without running averages. With `--recipe`, a JSON file of
+{"tensors": {key: [shape, kind, scale]}}, every tensor is drawn as it says: torch.randn with the CRC-32 of the key as seed, times the
+scale; kind "norm" adds 1, kind "bias-0.12" takes 0.12 away. The tensors are drawn and written one at a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nbsd.models.families import LINEAR_END, LINEAR_START, TIMESTEPS
+
+Row = tuple[list[int], str, float]      # shape, kind, scale
+NAMES = {torch.float32: "F32", torch.float16: "F16", torch.int64: "I64"}
+
+WIDTHS, CONTEXT, LAYERS = (320, 640, 1280, 1280), 768, 2        # the UNet
+VAE_WIDTHS, LATENT = (128, 256, 512, 512), 4
+TEXT_WIDTH, TEXT_LAYERS, WORDS, PLACES = 768, 12, 49408, 77
+
+
+def conv(out: int, into: int, size: int = 3) -> Iterator[tuple[str, list[int]]]:
+    yield "weight", [out, into, size, size]
+    yield "bias", [out]
+
+
+def linear(out: int, into: int, bias: bool = True) -> Iterator[tuple[str, list[int]]]:
+    yield "weight", [out, into]
+    if bias:
+        yield "bias", [out]
+
+
+def norm(width: int) -> Iterator[tuple[str, list[int]]]:
+    yield "weight", [width]
+    yield "bias", [width]
+
+
+Parts = Iterator[tuple[str, list[int]]]
+
+
+def within(name: str, parts: Parts) -> Parts:
+    for key, shape in parts:
+        yield f"{name}.{key}", shape
+
+
+def unet_resnet(into: int, out: int) -> Parts:
+    yield from within("in_layers.0", norm(into))
+    yield from within("in_layers.2", conv(out, into))
+    yield from within("emb_layers.1", linear(out, 4 * WIDTHS[0]))
+    yield from within("out_layers.0", norm(out))
+    yield from within("out_layers.3", conv(out, out))
+    if into != out:
+        yield from within("skip_connection", conv(out, into, 1))
+
+
+def transformer(width: int) -> Parts:
+    yield from within("norm", norm(width))
+    yield from within("proj_in", conv(width, width, 1))
+    block = "transformer_blocks.0"
+    for name, source in (("attn1", width), ("attn2", CONTEXT)):
+        for part, into in (("to_q", width), ("to_k", source), ("to_v", source)):
+            yield from within(f"{block}.{name}.{part}", linear(width, into, bias=False))
+        yield from within(f"{block}.{name}.to_out.0", linear(width, width))
+    yield from within(f"{block}.ff.net.0.proj", linear(8 * width, width))
+    yield from within(f"{block}.ff.net.2", linear(width, 4 * width))
+    for number in (1, 2, 3):
+        yield from within(f"{block}.norm{number}", norm(width))
+    yield from within("proj_out", conv(width, width, 1))
+
+
+def unet() -> Parts:
+    yield from within("time_embed.0", linear(4 * WIDTHS[0], WIDTHS[0]))
+    yield from within("time_embed.2", linear(4 * WIDTHS[0], 4 * WIDTHS[0]))
+    yield from within("input_blocks.0.0", conv(WIDTHS[0], 4))
+    skips, now, block = [WIDTHS[0]], WIDTHS[0], 1
+    for level, width in enumerate(WIDTHS):
+        for _ in range(LAYERS):
+            yield from within(f"input_blocks.{block}.0", unet_resnet(now, width))
+            if level < 3:
+                yield from within(f"input_blocks.{block}.1", transformer(width))
+            now, block = width, block + 1
+            skips.append(now)
+        if level < 3:
+            yield from within(f"input_blocks.{block}.0.op", conv(width, width))
+            block += 1
+            skips.append(now)
+    yield from within("middle_block.0", unet_resnet(now, now))
+    yield from within("middle_block.1", transformer(now))
+    yield from within("middle_block.2", unet_resnet(now, now))
+    for block in range((LAYERS + 1) * 4):
+        level = 3 - block // (LAYERS + 1)
+        yield from within(f"output_blocks.{block}.0", unet_resnet(now + skips.pop(), WIDTHS[level]))
+        now = WIDTHS[level]
+        if level < 3:
+            yield from within(f"output_blocks.{block}.1", transformer(now))
+        if level and block % (LAYERS + 1) == LAYERS:
+            yield from within(f"output_blocks.{block}.{2 if level < 3 else 1}.conv", conv(now, now))
+    yield from within("out.0", norm(WIDTHS[0]))
+    yield from within("out.2", conv(4, WIDTHS[0]))
+
+
+def vae_resnet(into: int, out: int) -> Parts:
+    yield from within("norm1", norm(into))
+    yield from within("conv1", conv(out, into))
+    yield from within("norm2", norm(out))
+    yield from within("conv2", conv(out, out))
+    if into != out:
+        yield from within("nin_shortcut", conv(out, into, 1))
+
+
+def vae_half(name: str, into: int, out: int) -> Parts:
+    """The encoder, or the decoder, which runs the widths backwards and has one block more a level."""
+    encoder = name == "encoder"
+    order = list(enumerate(VAE_WIDTHS)) if encoder else list(enumerate(VAE_WIDTHS))[::-1]
+    now = VAE_WIDTHS[0] if encoder else VAE_WIDTHS[-1]
+    yield from within("conv_in", conv(now, into))
+    for level, width in order:
+        for block in range(LAYERS + (0 if encoder else 1)):
+            yield from within(f"{'down' if encoder else 'up'}.{level}.block.{block}", vae_resnet(now, width))
+            now = width
+        if encoder and level < 3:
+            yield from within(f"down.{level}.downsample.conv", conv(width, width))
+        if not encoder and level:
+            yield from within(f"up.{level}.upsample.conv", conv(width, width))
+    top = VAE_WIDTHS[-1]
+    yield from within("mid.block_1", vae_resnet(top, top))
+    yield from within("mid.attn_1.norm", norm(top))
+    for part in ("q", "k", "v", "proj_out"):
+        yield from within(f"mid.attn_1.{part}", conv(top, top, 1))
+    yield from within("mid.block_2", vae_resnet(top, top))
+    yield from within("norm_out", norm(now))
+    yield from within("conv_out", conv(out, now))
+
+
+def vae() -> Parts:
+    yield from within("encoder", vae_half("encoder", 3, 2 * LATENT))
+    yield from within("decoder", vae_half("decoder", LATENT, 3))
+    yield from within("quant_conv", conv(2 * LATENT, 2 * LATENT, 1))
+    yield from within("post_quant_conv", conv(LATENT, LATENT, 1))
+
+
+def text() -> Parts:
+    yield "embeddings.token_embedding.weight", [WORDS, TEXT_WIDTH]
+    yield "embeddings.position_embedding.weight", [PLACES, TEXT_WIDTH]
+    for layer in range(TEXT_LAYERS):
+        start = f"encoder.layers.{layer}"
+        for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            yield from within(f"{start}.self_attn.{part}", linear(TEXT_WIDTH, TEXT_WIDTH))
+        yield from within(f"{start}.mlp.fc1", linear(4 * TEXT_WIDTH, TEXT_WIDTH))
+        yield from within(f"{start}.mlp.fc2", linear(TEXT_WIDTH, 4 * TEXT_WIDTH))
+        for part in ("layer_norm1", "layer_norm2"):
+            yield from within(f"{start}.{part}", norm(TEXT_WIDTH))
+    yield from within("final_layer_norm", norm(TEXT_WIDTH))
+
+
+def own_rows() -> dict[str, Row]:
+    """Every tensor of a model, with a scale at which numbers neither vanish nor grow from layer to layer."""
+    rows: dict[str, Row] = {}
+    for prefix, parts in (
+        ("model.diffusion_model", unet()), ("first_stage_model", vae()), ("cond_stage_model.transformer.text_model", text())
+    ):  # fmt: skip
+        for key, shape in within(prefix, parts):
+            if len(shape) > 1:
+                rows[key] = shape, "normal", 1 / math.sqrt(math.prod(shape[1:])) if "embedding" not in key else 0.02
+            else:
+                rows[key] = shape, "norm" if key.endswith("weight") else "bias", 0.02
+    return rows
+
+
+def schedule() -> dict[str, Tensor]:
+    """The noise schedule as ldm's DDPM keeps it in a checkpoint: all of it follows from the betas."""
+    betas = torch.linspace(LINEAR_START**0.5, LINEAR_END**0.5, TIMESTEPS, dtype=torch.float64) ** 2
+    now = (1 - betas).cumprod(0)
+    before = torch.cat((torch.ones(1, dtype=torch.float64), now[:-1]))
+    variance = betas * (1 - before) / (1 - now)
+    tensors = {
+        "betas": betas, "alphas_cumprod": now, "alphas_cumprod_prev": before, "sqrt_alphas_cumprod": now.sqrt(),
+        "sqrt_one_minus_alphas_cumprod": (1 - now).sqrt(), "log_one_minus_alphas_cumprod": (1 - now).log(),
+        "sqrt_recip_alphas_cumprod": (1 / now).sqrt(), "sqrt_recipm1_alphas_cumprod": (1 / now - 1).sqrt(),
+        "posterior_variance": variance, "posterior_log_variance_clipped": variance.clamp(min=1e-20).log(),
+        "posterior_mean_coef1": betas * before.sqrt() / (1 - now),
+        "posterior_mean_coef2": (1 - before) * (1 - betas).sqrt() / (1 - now),
+    }  # fmt: skip
+    return {key: tensor.float() for key, tensor in tensors.items()}
+
+
+def drawn(key: str, row: Row) -> Tensor:
+    shape, kind, scale = row
+    tensor = torch.randn(shape, generator=torch.Generator().manual_seed(zlib.crc32(key.encode()))) * scale
+    return tensor + {"norm": 1.0, "bias-0.12": -0.12}.get(kind, 0.0)
+
+
+def write(out: Path, rows: dict[str, Row], dtype: torch.dtype) -> None:
+    """Write the file; its header first, then each tensor as it is drawn."""
+    fixed: dict[str, Tensor] = {
+        "cond_stage_model.transformer.text_model.embeddings.position_ids": torch.arange(PLACES).unsqueeze(0), **schedule()
+    }  # fmt: skip
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    at = 0
+
+    def add(key: str, shape: list[int], kind: torch.dtype) -> None:
+        nonlocal at
+        size = math.prod(shape) * kind.itemsize
+        header[key] = {"dtype": NAMES[kind], "shape": shape, "data_offsets": [at, at + size]}
+        at += size
+
+    for key, tensor in fixed.items():
+        add(key, list(tensor.shape), tensor.dtype)
+    for key in sorted(rows):
+        add(key, list(rows[key][0]), dtype)
+    text_of_header = json.dumps(header).encode()
+    text_of_header += b" " * (-len(text_of_header) % 8)
+    with out.open("wb") as file:
+        file.write(len(text_of_header).to_bytes(8, "little") + text_of_header)
+        for tensor in fixed.values():
+            file.write(memoryview(tensor.numpy()).cast("B"))
+        for key in sorted(rows):
+            # Through float16 in both cases, so that the two files hold one and the same model.
+            file.write(memoryview(drawn(key, rows[key]).half().to(dtype).flatten().numpy()).cast("B"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--dtype", choices=("float32", "float16"), default="float32")
+    parser.add_argument("--recipe", type=Path, help="a JSON file that says what to draw")
+    arguments = parser.parse_args()
+    rows: dict[str, Row] = json.loads(arguments.recipe.read_text())["tensors"] if arguments.recipe else own_rows()
+    write(arguments.out, rows, getattr(torch, arguments.dtype))
+    print(f"{arguments.out}: {len(rows) + 13} tensors, {arguments.out.stat().st_size:,} bytes")
+
+
+if __name__ == "__main__":
+    main()
