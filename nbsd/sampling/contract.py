@@ -38,6 +38,7 @@ class Sampler(SamplerFacts):
 
     run: Callable[..., Tensor] = field(kw_only=True)
     model_calls: int = field(default=1, kw_only=True)   # per step, for the time estimate; DPM adaptive decides by itself
+    cfg_divisor: float = field(default=1.0, kw_only=True)   # the guidance scale is divided by it
 
     @property
     def kind(self) -> str:

@@ -58,9 +58,14 @@ def uniform(n: int, ends: Ends) -> Tensor:
 
 
 def karras(n: int, ends: Ends) -> Tensor:
-    """Karras et al. 2022, arXiv:2206.00364, equation 5."""
-    low, high = ends.sigma_min ** (1 / ends.rho), ends.sigma_max ** (1 / ends.rho)
-    return ended((high + torch.linspace(0, 1, n) * (low - high)) ** ends.rho)
+    """Evenly spaced in the rho-th root of sigma."""
+    return karras_sigmas(n, ends.sigma_min, ends.sigma_max, ends.rho)
+
+
+def karras_sigmas(n: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> Tensor:
+    """Karras et al. 2022, arXiv:2206.00364, equation 5: n levels and 0."""
+    low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
+    return ended((high + torch.linspace(0, 1, n) * (low - high)) ** rho)
 
 
 def exponential(n: int, ends: Ends) -> Tensor:

@@ -6,25 +6,74 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
+import torch
 from torch import Tensor
 
 from nbsd.sampling.contract import Denoise, Noise, OnStep, Step, ignore
 from nbsd.sampling.parametrize import NoiseTable
+
+# Adams-Bashforth of second to fourth order, latest first; Liu et al. 2022, equation 12
+PLMS_WEIGHTS = {1: (3 / 2, -1 / 2), 2: (23 / 12, -16 / 12, 5 / 12), 3: (55 / 24, -59 / 24, 37 / 24, -9 / 24)}
 
 
 def ddim(
     denoise: Denoise, x: Tensor, timesteps: Tensor, noise: Noise, on_step: OnStep = ignore, *, table: NoiseTable, eta: float = 0.0
 ) -> Tensor:
     """DDIM (Song et al. 2020, arXiv:2010.02502, equation 12). Draws noise at every step, used or not."""
+    return _ddim(denoise, x, timesteps, noise, on_step, table, eta, lambda eps: eps)
+
+
+def ddim_cfgpp(
+    denoise: Denoise, x: Tensor, timesteps: Tensor, noise: Noise, on_step: OnStep = ignore, *,
+    table: NoiseTable, uncond: Callable[[], Tensor], eta: float = 0.0,
+) -> Tensor:
+    """DDIM that goes on along the unguided noise (CFG++, Chung et al. 2024, arXiv:2406.08070).
+
+    `uncond`: gives the unguided noise of the last call of `denoise` (`Guidance.uncond`).
+    """
+    return _ddim(denoise, x, timesteps, noise, on_step, table, eta, lambda eps: uncond())
+
+
+def _ddim(
+    denoise: Denoise, x: Tensor, timesteps: Tensor, noise: Noise, on_step: OnStep, table: NoiseTable, eta: float,
+    onward: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """`onward`: the noise to go on along, from the guided noise."""
     for i, (t, t_next) in enumerate(pairwise(timesteps.flip(0))):
         eps = denoise(x, t)
         alpha, alpha_next = table.alphas_cumprod[t], table.alphas_cumprod[t_next].double()
         x0 = clean(x, eps, alpha)
         on_step(Step(i, table.sigmas[t], x, x0))
         fresh = eta * ((1 - alpha_next) / (1 - alpha) * (1 - alpha / alpha_next)).sqrt()
-        x = (alpha_next.sqrt() * x0 + (1 - alpha_next - fresh**2).sqrt() * eps) + fresh * noise(t, t_next)
+        x = alpha_next.sqrt() * x0 + (1 - alpha_next - fresh**2).sqrt() * onward(eps)
+        x = x + fresh * noise(t, t_next)
+    return x
+
+
+def plms(
+    denoise: Denoise, x: Tensor, timesteps: Tensor, noise: Noise, on_step: OnStep = ignore, *, table: NoiseTable
+) -> Tensor:
+    """Pseudo linear multistep (Liu et al. 2022, arXiv:2202.09778): DDIM along an average of the last four noises."""
+    older: list[Tensor] = []    # latest first
+    for i, (t, t_next) in enumerate(pairwise(timesteps.flip(0))):
+        eps = denoise(x, t)
+        alpha, alpha_next = table.alphas_cumprod[t].float(), table.alphas_cumprod[t_next].float()
+        root = (1 - table.alphas_cumprod[t]).sqrt()
+
+        def step(x: Tensor, eps: Tensor, a: Tensor = alpha, a_next: Tensor = alpha_next, root: Tensor = root) -> Tensor:
+            return a_next.sqrt() * ((x - root * eps) / a.sqrt()) + (1 - a_next).sqrt() * eps
+
+        on_step(Step(i, table.sigmas[t], x, clean(x, eps, table.alphas_cumprod[t])))
+        if older:
+            weights = PLMS_WEIGHTS[len(older)]
+            average = sum((w * e for w, e in zip(weights, [eps, *older], strict=True)), torch.zeros_like(eps))
+        else:       # nothing to look back to: the slope at the end of the step is asked for
+            average = (eps + denoise(step(x, eps), t_next)) / 2
+        x = step(x, average)
+        older = [eps, *older[:2]]
     return x
 
 
