@@ -23,6 +23,7 @@ _HOMES = {
     "Picture": "nbsd.picture",
     "load": "nbsd.pipeline.model",
     "NbsdError": "nbsd.errors",
+    "load_ipython_extension": "nbsd.magic",     # what %load_ext nbsd calls; no part of the surface
 }
 __all__ = ["NbsdError", "Picture", "Recipe", "Studio", "load"]
 

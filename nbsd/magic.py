@@ -1,0 +1,86 @@
+"""`%load_ext nbsd`, and then cells that are prompts:
+
+    %%sd --model animal.safetensors --steps 28
+    a cat, (masterpiece:1.2)
+    Negative prompt: blurry
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from dataclasses import replace
+from functools import cache
+from typing import TYPE_CHECKING, NoReturn
+
+from IPython.core.error import UsageError
+from IPython.display import display
+
+from nbsd.cli import add_recipe_options, recipe_from
+from nbsd.errors import NbsdError
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from nbsd.studio import Studio
+
+NEGATIVE = "Negative prompt:"       # starts the negative prompt, as in an infotext
+
+_last_model: str | None = None      # what the last cell named
+
+
+def load_ipython_extension(shell: InteractiveShell) -> None:
+    """What `%load_ext nbsd` calls."""
+    shell.register_magic_function(sd, "cell", "sd")
+
+
+def sd(line: str, cell: str) -> None:
+    """Make pictures from the prompt in this cell and show them below it. `%%sd --help` lists the options."""
+    global _last_model
+    try:
+        given = parser().parse_args(shlex.split(line))
+    except SystemExit:              # --help has printed what it has to say
+        return
+    except ValueError as error:     # of shlex
+        raise UsageError(f"%%sd: {error} in: {line}") from None
+    given.prompt, given.negative_prompt = prompts(cell)
+    _last_model = given.model or _last_model
+    recipe = replace(recipe_from(given), model=_last_model, vae=given.vae)
+    try:
+        for picture in studio().generate(recipe, given.count, given.batch_size):
+            display(picture)
+    except NbsdError as error:
+        raise UsageError(str(error)) from error     # IPython shows the sentence of a UsageError, without a traceback
+
+
+def prompts(cell: str) -> tuple[str, str]:
+    """Prompt and negative prompt of a cell.
+
+    >>> prompts("a cat,\\nsleeping\\nNegative prompt: blurry\\n")
+    ('a cat,\\nsleeping', 'blurry')
+    """
+    head, _, tail = f"\n{cell.strip()}".partition(f"\n{NEGATIVE}")
+    return head.strip(), tail.strip()
+
+
+class Options(argparse.ArgumentParser):
+    """Tells a wrong option as IPython does, and does not end the kernel."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"%%sd: {message} (%%sd --help lists the options)")
+
+
+def parser() -> argparse.ArgumentParser:
+    options = Options(prog="%%sd", description="Make pictures from the prompt in this cell; a line 'Negative prompt: ...' starts the other one.")
+    options.add_argument("--model", metavar="NAME", help="a model's name, hash or file (the one of the last cell)")
+    options.add_argument("--vae", metavar="NAME", help="use this VAE, not the one in the model's file")
+    add_recipe_options(options)
+    return options
+
+
+@cache
+def studio() -> Studio:
+    """One for the kernel; it shares the loaded model with the panel."""
+    from nbsd.studio import Studio
+
+    return Studio()
