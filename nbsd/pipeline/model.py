@@ -1,0 +1,160 @@
+"""A loaded model, ready to make pictures, and the shelf it was taken from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from nbsd.conditioning.tokens import Vocabulary
+from nbsd.errors import RecipeError
+from nbsd.events import Event
+from nbsd.models.load import load_checkpoint
+from nbsd.models.store import Store
+from nbsd.picture import Picture
+from nbsd.pipeline.compute import Compute, choose, memory_errors
+from nbsd.pipeline.make import Control, ignore, make
+from nbsd.pipeline.texts import Texts
+from nbsd.recipe import Recipe, join_title
+from nbsd.sampling import Step
+from nbsd.sampling.parametrize import NoiseTable, downcast, zero_terminal_snr
+
+if TYPE_CHECKING:
+    from nbsd.models.load import Checkpoint
+
+
+def load(
+    source: str | Path,
+    *,
+    vae: str | Path | None = None,
+    device: str | None = None,
+    dtype: str | torch.dtype | None = None,
+    prediction: str | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Model:
+    """Load a checkpoint file of the web UI (.safetensors or .ckpt) onto a device.
+
+    `vae`: the file of another VAE. `device`: "cuda" or "cpu"; `dtype`: "float16", "float32" or "bfloat16"; both are chosen
+    where they are not given. `prediction`: "epsilon" or "v_prediction" where the file cannot tell.
+    `on_progress(done, total)` counts bytes. Raises ModelError for a file that is not such a checkpoint.
+    """
+    compute = choose(device, dtype)
+    with memory_errors("loading a model"):
+        checkpoint = load_checkpoint(
+            source, vae=vae, device=compute.device, dtype=compute.weights, vae_dtype=compute.vae,
+            prediction=prediction, on_progress=on_progress,
+        )
+    return Model(checkpoint, compute)
+
+
+class Model:
+    """A checkpoint on a device. `generate` makes pictures; `make` makes them one by one and tells how far it is."""
+
+    def __init__(self, checkpoint: Checkpoint, compute: Compute) -> None:
+        self.checkpoint, self.compute = checkpoint, compute
+        self.texts = Texts(checkpoint.text_encoder, Vocabulary())
+        self._hash: Future[str] | None = None
+
+    @property
+    def name(self) -> str:
+        return self.checkpoint.name
+
+    def __repr__(self) -> str:
+        return f"<nbsd model {self.name!r}, {self.checkpoint.family.name}, {self.compute.words}>"
+
+    def generate(
+        self, recipe: Recipe, count: int = 1, batch_size: int = 1, on_step: Callable[[Step], None] | None = None
+    ) -> list[Picture]:
+        """Make `count` pictures, `batch_size` at a time; picture n follows `recipe.nth(n)`. They are not saved.
+
+        The model is this one, whatever model the recipe names; each picture's recipe says what made it.
+        `on_step` sees each step of the sampler and may raise to end it. Raises RecipeError, OutOfMemory.
+        """
+        return list(self.make(recipe, count=count, batch_size=batch_size, on_step=on_step or ignore))
+
+    def make(
+        self,
+        recipe: Recipe,
+        *,
+        count: int = 1,
+        batch_size: int = 1,
+        report: Callable[[Event], None] = ignore,
+        control: Control | None = None,
+        on_step: Callable[[Step], None] = ignore,
+        preview: bool = False,
+    ) -> Iterator[Picture]:
+        """As `generate`, a picture at a time; see `pipeline.make.make`."""
+        return make(
+            self, recipe, count=count, batch_size=batch_size, report=report, control=control, on_step=on_step, preview=preview
+        )
+
+    def require(self, recipe: Recipe) -> None:
+        """Raise RecipeError where the recipe asks for what this model has not."""
+        layers = self.checkpoint.text_encoder.config.num_hidden_layers
+        if recipe.clip_skip > layers:
+            raise RecipeError(f"clip skip is {recipe.clip_skip}: the text encoder of {self.name} has {layers} layers, use at most {layers}")
+
+    def predict(self, x: Tensor, t: Tensor, context: Tensor) -> Tensor:
+        """The UNet's answer [N, 4, h, w], float32, to x [N, 4, h, w] at time steps t [N] with contexts [N, 77 k, width]."""
+        weights = self.compute.weights
+        answer = self.checkpoint.unet(x.to(weights), t, context.to(weights), return_dict=False)[0]
+        return answer.to(self.compute.latents)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """What the VAE makes of latents [B, 4, h, w] as a sampler leaves them: [B, 3, 8 h, 8 w], nominally -1 to 1."""
+        vae = self.checkpoint.vae
+        return vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor, return_dict=False)[0]
+
+    def widen_vae(self) -> bool:
+        """Let the VAE compute in float32 from now on; False where it does already."""
+        if self.checkpoint.vae.dtype == torch.float32:
+            return False
+        self.checkpoint.vae.float()
+        return True
+
+    def table(self, recipe: Recipe) -> NoiseTable:
+        """The noise levels of the model's training, as the recipe wants them read."""
+        alphas = self.checkpoint.alphas_cumprod
+        if recipe.downcast_alphas:
+            alphas = downcast(alphas)
+        if recipe.zero_terminal_snr:
+            alphas = zero_terminal_snr(alphas)
+        return NoiseTable(alphas, quantize=recipe.quantize_timesteps)
+
+    def start_hashing(self) -> None:
+        """Compute the file's hash, which the infotext needs, beside the picture (4 GB take some seconds the first time)."""
+        if self._hash is None:
+            with_thread = ThreadPoolExecutor(1, thread_name_prefix="nbsd-hash")
+            self._hash = with_thread.submit(lambda: self.checkpoint.hash)
+            with_thread.shutdown(wait=False)
+
+    def signed(self, recipe: Recipe) -> Recipe:
+        """The recipe with the model and the VAE that were really used."""
+        self.start_hashing()
+        assert self._hash is not None
+        vae = join_title(self.checkpoint.vae_name or "", self.checkpoint.vae_hash or "")
+        return replace(recipe, model=join_title(self.name, self._hash.result()), vae=vae)
+
+
+class Shelf:
+    """The models of some folders; keeps the one that is loaded, so that the next recipe need not load it again."""
+
+    def __init__(self, folders: Sequence[str | Path], device: str | None = None, dtype: str | None = None) -> None:
+        self._store, self._device, self._dtype = Store(folders), device, dtype
+        self._model: Model | None = None
+
+    def model(self, recipe: Recipe, on_progress: Callable[[int, int], None] | None = None) -> Model:
+        """The model and VAE that a recipe names, loaded. A load that fails leaves the old model in place."""
+        compute = choose(self._device, self._dtype)
+        with memory_errors("loading a model"):
+            checkpoint = self._store.checkpoint(
+                recipe.model, recipe.vae, device=compute.device, dtype=compute.weights, vae_dtype=compute.vae, on_progress=on_progress
+            )
+        if self._model is None or self._model.checkpoint is not checkpoint:
+            self._model = Model(checkpoint, compute)
+        return self._model

@@ -1,0 +1,52 @@
+"""pipeline/check.py: every problem of a recipe, in one error."""
+
+from dataclasses import fields, replace
+
+import pytest
+
+from nbsd import Recipe
+from nbsd.errors import RecipeError
+from nbsd.pipeline.check import CHOICES, LATER, RANGES, check, problems
+
+WRONG = [
+    ({"width": 100}, "width is 100: use a multiple of 8, such as 96"),
+    ({"height": 63}, "height is 63: use a value from 64 to 8192"),
+    ({"height": 8}, "height is 8: use a value from 64 to 8192"),
+    ({"steps": 0}, "steps is 0: use a value from 1 to 1000"),
+    ({"steps": 2.5}, "steps is 2.5: use a whole number"),
+    ({"steps": True}, "steps is True: use a number"),
+    ({"cfg_scale": float("nan")}, "cfg_scale is nan: use a number"),
+    ({"cfg_scale": "7"}, "cfg_scale is '7': use a number"),
+    ({"seed": -1}, "seed is -1: use a value from 0 to 4294967295"),
+    ({"sampler": "Euler A"}, "no sampler is called 'Euler A'; did you mean 'Euler a'?"),
+    ({"sampler": "zzz"}, "no sampler is called 'zzz'; use one of DPM++ 2M, "),
+    ({"schedule": "Karas"}, "no schedule is called 'Karas'; did you mean 'Karras'?"),
+    ({"rng": "cpu"}, "no rng is called 'cpu'"),
+    ({"clip_skip": 13}, "clip_skip is 13: use a value from 1 to 12"),
+    ({"prompt": "a cat <lora:ink:0.8>"}, "<lora:...> in the prompt is not supported yet: take it out"),
+]
+
+
+@pytest.mark.parametrize("changes, message", WRONG, ids=[str(changes) for changes, _ in WRONG])
+def test_each_problem_says_what_and_what_to_do(changes, message):
+    assert [one[: len(message)] for one in problems(replace(Recipe(), **changes))] == [message]
+
+
+def test_all_problems_stand_in_one_error():
+    with pytest.raises(RecipeError) as caught:
+        check(Recipe(width=100, steps=0, sampler="Oiler"), count=0)
+    for words in ("width is 100", "steps is 0", "'Oiler'; did you mean 'Euler'?", "batch count is 0"):
+        assert words in str(caught.value)
+
+
+def test_the_defaults_can_be_made():
+    assert problems(Recipe()) == []
+    check(Recipe(), count=3, batch_size=2)
+
+
+def test_every_number_has_a_range_and_every_name_its_choices():
+    numbers = {field.name for field in fields(Recipe) if field.type in ("int", "float")}
+    words = {field.name for field in fields(Recipe) if field.type == "str"} - {"prompt", "negative_prompt", "version"}
+    assert numbers == set(RANGES)
+    assert words == set(CHOICES)
+    assert set(LATER) <= {field.name for field in fields(Recipe)}
