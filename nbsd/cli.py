@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # Fields that are no single value on the command line, or that are given in another way.
 NO_OPTION = frozenset({"model", "vae", "img2img", "inpaint", "hires", "version", "unknown"})
 SEEDS = ("seed", "variation_seed")      # -1 draws one
-QUICKSTART = ("from nbsd import Studio", "Studio().show()")     # the cells of examples/quickstart.ipynb
+QUICKSTART = ("from nbsd import Studio", "Studio().show()")     # the code cells of examples/quickstart.ipynb
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130       # exit statuses; 130 is the shell's for Ctrl-C
 

@@ -71,7 +71,7 @@ class Options(argparse.ArgumentParser):
 
 
 def parser() -> argparse.ArgumentParser:
-    options = Options(prog="%%sd", description="Make pictures from the prompt in this cell; a line 'Negative prompt: ...' starts the other one.")
+    options = Options(prog="%%sd", description="Make pictures from the prompt in this cell. 'Negative prompt:' starts the other one.")
     options.add_argument("--model", metavar="NAME", help="a model's name, hash or file (the one of the last cell)")
     options.add_argument("--vae", metavar="NAME", help="use this VAE, not the one in the model's file")
     add_recipe_options(options)

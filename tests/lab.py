@@ -176,3 +176,97 @@ class Page:
 
     def close(self) -> None:
         self.page.close()
+
+
+# --- the panel --------------------------------------------------------------------------------------------------------------------
+
+class Panel:
+    """nbsd's panel on a page, as its user sees it. Names are those of its CSS classes without "nbsd-"."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+
+    def shown(self) -> None:
+        """Wait until the panel is there and can be worked."""
+        self.page.wait("document.querySelector('.nbsd button.nbsd-generate')?.offsetParent")
+
+    def click(self, name: str) -> None:
+        self.page.page.locator(f".nbsd button.nbsd-{name}").first.click()
+
+    def enabled(self, name: str) -> None:
+        """Wait until a button can be pressed."""
+        self.page.wait(f"document.querySelector('.nbsd button.nbsd-{name}').disabled === false")
+
+    def fill(self, name: str, value: object) -> None:
+        """Type into a text or number box, and leave it."""
+        box = self.page.page.locator(f".nbsd .nbsd-{name} :is(input, textarea)").first
+        box.fill(str(value))
+        box.press("Tab")
+
+    def choose(self, name: str, text: str) -> None:
+        """Choose the row of a drop-down that holds this text, once it is there."""
+        select = f".nbsd .nbsd-{name} select"
+        self.page.wait(f"[...document.querySelector({select!r}).options].some(row => row.text.includes({json.dumps(text)}))")
+        label = self.page.js(
+            f"[...document.querySelector({select!r}).options].find(row => row.text.includes({json.dumps(text)})).text")
+        self.page.page.locator(select).first.select_option(label=label)
+
+    def value(self, name: str) -> str:
+        """What a box or drop-down holds."""
+        return str(self.page.js(f"document.querySelector('.nbsd .nbsd-{name} :is(input, textarea, select)').value"))
+
+    def text(self, name: str) -> str:
+        """What stands in a part of the panel."""
+        return str(self.page.js(f"document.querySelector('.nbsd .nbsd-{name}')?.innerText ?? ''")).strip()
+
+    def says(self, name: str, words: str, seconds: float = PATIENCE) -> str:
+        """Wait until a part of the panel holds these words; its text."""
+        self.page.wait(f"document.querySelector('.nbsd .nbsd-{name}')?.innerText.includes({json.dumps(words)})", seconds)
+        return self.text(name)
+
+    def watch_progress(self) -> None:
+        """From now on keep each position of the progress bar that the page showed; `progress_seen` returns them."""
+        self.page.js("""(() => {
+            const bar = document.querySelector('.nbsd .nbsd-progress .progress-bar');
+            window.seen = [];
+            new MutationObserver(() => { if (window.seen.at(-1) !== bar.style.width) window.seen.push(bar.style.width); })
+                .observe(bar, {attributes: true, attributeFilter: ['style']});
+        })()""")
+
+    def progress_seen(self) -> list[float]:
+        """Positions of the progress bar, 0 to 100, in order."""
+        return [float(width.rstrip("%")) for width in self.page.js("window.seen") if width.endswith("%")]
+
+    def picture(self) -> tuple[int, int] | None:
+        """Width and height of the large picture as the browser has decoded it; None while there is none."""
+        size = self.page.js("(() => { const i = document.querySelector('.nbsd .nbsd-preview img');"
+                            " return i && i.complete && i.naturalWidth ? [i.naturalWidth, i.naturalHeight] : null })()")
+        return (size[0], size[1]) if size else None
+
+    def thumbnails(self) -> int:
+        return int(self.page.js("document.querySelectorAll('.nbsd .nbsd-gallery img').length"))
+
+    def sticking_out(self) -> list[str]:
+        """Parts that are wider than the panel, as their classes; those in a box that scrolls sideways do not count."""
+        found: list[str] = self.page.js("""(() => {
+            const panel = document.querySelector('.nbsd'), edge = panel.getBoundingClientRect().right + 0.5, out = [];
+            if (panel.scrollWidth > panel.clientWidth) out.push('.nbsd scrolls');
+            for (const part of panel.querySelectorAll('*')) {
+                const box = part.getBoundingClientRect();
+                if (box.width && part.checkVisibility() && box.right > edge) out.push(part.tagName + '.' + part.className);
+            }
+            return out;
+        })()""")
+        return found
+
+    def narrow(self, width: int) -> None:
+        """Make the window so narrow that the panel is `width` pixels wide."""
+        page = self.page.page
+        for _ in range(5):
+            now = float(self.page.js("document.querySelector('.nbsd').getBoundingClientRect().width"))
+            if abs(now - width) <= 1:
+                return
+            size = page.viewport_size or {"width": 1280, "height": 1000}
+            page.set_viewport_size({"width": round(size["width"] + width - now), "height": size["height"]})
+            self.page.wait(f"document.querySelector('.nbsd').getBoundingClientRect().width !== {now}")
+        raise RuntimeError(f"the panel does not become {width} pixels wide")

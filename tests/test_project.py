@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import nbsd
 from nbsd import cli
@@ -24,6 +25,12 @@ PLAIN = ("nbsd", "nbsd.recipe", "nbsd.infotext", "nbsd.events", "nbsd.errors", "
 HEAVY = ("torch", "ipywidgets", "diffusers", "transformers", "PIL", "IPython")
 INSTALLED_AS = {"pillow": "PIL"}                    # where a distribution is not called as what it brings
 BROUGHT_ALONG = {"huggingface_hub", "tokenizers", "IPython", "ipykernel", "traitlets", "zmq", "google"}     # by those, or by the host
+# What is known to be installed where people use nbsd (the hosts' lists of August 2026); an install of nbsd must be content with it.
+THERE = {
+    "Colab": {"diffusers": "0.39.0", "ipywidgets": "7.7.1", "numpy": "2.1.3", "pillow": "11.3.0", "torch": "2.11.0",
+              "transformers": "5.15.0"},
+    "Kaggle": {"diffusers": "0.37.0", "ipywidgets": "8.1.5", "pillow": "11.3.0", "torch": "2.10.0", "transformers": "5.0.0"},
+}
 FORBIDDEN = ("stable-diffusion" + "-webui", "/work" + "/", "/tmp" + "/env", "find" + "-links", "extra-" + "index-url", "pypi" + ".org")
 
 
@@ -100,10 +107,13 @@ def test_the_version_is_said_once():
     assert f"## {nbsd.__version__}" in (ROOT / "CHANGELOG.md").read_text()
 
 
-def test_only_lower_bounds():
-    """On Colab and Kaggle an install changes nothing that is there."""
-    for line in filter(None, settings()["options"]["install_requires"].split("\n")):
-        assert re.fullmatch(r"[a-z_]+>=[\d.]+", line), line
+@pytest.mark.parametrize("host", THERE)
+def test_an_install_changes_nothing_there(host):
+    bounds = [Requirement(line) for line in settings()["options"]["install_requires"].split("\n") if line]
+    assert {bound.name for bound in bounds} >= set(THERE[host])
+    for bound in bounds:
+        assert bound.name not in THERE[host] or bound.specifier.contains(THERE[host][bound.name] + "+cu128"), bound
+        assert {part.operator for part in bound.specifier} == {">="}, bound     # lower bounds only
 
 
 # --- words and commands -----------------------------------------------------------------------------------------------------------
@@ -132,7 +142,7 @@ def test_continuous_integration_runs_the_readmes_command():
     assert subprocess.run(["bash", "-n", ROOT / ".ci" / "run"]).returncode == 0
 
 
-def test_the_quick_start_is_the_one_that_nbsd_lab_writes():
+def test_the_quick_start_has_the_cells_that_nbsd_lab_writes():
     ours, written = (json.loads(text) for text in ((ROOT / "examples" / "quickstart.ipynb").read_text(), cli.quickstart()))
-    assert ours == written
-    assert tuple(cell["source"] for cell in written["cells"]) == cli.QUICKSTART
+    for notebook in (ours, written):
+        assert tuple("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code") == cli.QUICKSTART

@@ -1,0 +1,254 @@
+"""The panel as its user meets it: a real JupyterLab, a real Chromium, a small model.
+
+Each test runs in the newest ipywidgets and ipykernel, and in those of Colab; some also through the door that Colab needs.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+lab = pytest.importorskip("lab", reason="playwright is not installed: pip install -e .[test]", exc_type=ModuleNotFoundError)
+
+pytestmark = [pytest.mark.slow, pytest.mark.browser]
+
+START = "from nbsd import Studio\nstudio = Studio(models='models', outputs='outputs')"
+SHOW = "studio.show()"
+# What a Colab kernel has loaded before the first cell; it makes nbsd choose Colab's door to the screen.
+AS_COLAB = "import sys, types\nsys.modules['google.colab'] = types.ModuleType('google.colab')\n"
+VERSIONS = "import ipykernel, ipywidgets, IPython\nprint(ipywidgets.__version__, ipykernel.__version__, IPython.__version__)"
+UNTIL_GO = "import pathlib, time\nwhile not pathlib.Path('go').exists(): time.sleep(0.05)\nprint('gone')"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A running JupyterLab."""
+
+    name: str
+    url: str
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with lab.chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module", params=list(lab.ENVIRONMENTS))
+def place(request, tmp_path_factory, tiny_model) -> Iterator[Place]:
+    folder = tmp_path_factory.mktemp(request.param)
+    (folder / "models").mkdir()
+    shutil.copy(tiny_model, folder / "models")
+    (folder / "models" / "broken.safetensors").write_bytes(tiny_model.read_bytes()[:1_000_000])     # a download that was cut off
+    with lab.start(lab.ENVIRONMENTS[request.param], folder) as url:
+        yield Place(request.param, url, folder)
+
+
+@pytest.fixture
+def page(place, browser, request) -> Iterator[lab.Page]:
+    """An open notebook of its own, with its own kernel; the cells are those of the test's `cells` mark."""
+    shutil.rmtree(place.folder / "outputs", ignore_errors=True)
+    (place.folder / "go").unlink(missing_ok=True)
+    mark = request.node.get_closest_marker("cells")
+    (place.folder / "test.ipynb").write_text(lab.notebook(*(mark.args if mark else (START, SHOW))))
+    page = lab.Page(browser, place.url)
+    page.open("test.ipynb")
+    yield page
+    page.screenshot(f"last-{request.node.name}")
+    page.js("app.shell.currentWidget.sessionContext.shutdown()")
+    page.close()
+    assert page.errors == []
+
+
+@pytest.fixture
+def panel(page) -> lab.Panel:
+    """The panel, with the small model chosen."""
+    page.run(0)
+    page.run(1)
+    panel = lab.Panel(page)
+    panel.shown()
+    panel.choose("model", "tiny-sd1")
+    for name, value in (("field-steps", 12), ("field-width", 256), ("field-height", 256)):
+        panel.fill(name, value)
+    panel.fill("prompt", "a (red:1.2) cat")
+    return panel
+
+
+def pngs(place: Place) -> list[Path]:
+    return sorted((place.folder / "outputs").rglob("*.png"))
+
+
+@pytest.mark.cells(VERSIONS, "import ipywidgets\nipywidgets.IntSlider(description='slide')")
+def test_the_environment_is_the_one_that_is_meant(page, place):
+    page.run(0)
+    versions = page.output(0).split()
+    if place.name == "colab":
+        assert versions == ["7.7.1", "6.17.1", "7.34.0"]
+    else:
+        assert int(versions[0].split(".")[0]) >= 8
+    page.run(1)
+    page.wait("document.querySelector('.widget-slider')?.offsetParent")
+
+
+def test_generate(panel, page, place):
+    panel.watch_progress()
+    panel.click("generate")
+    panel.says("status", "done")
+    seen = panel.progress_seen()
+    assert len({width for width in seen if 0 < width < 100}) >= 3, seen       # it moved
+    assert panel.picture() == (256, 256)
+    assert panel.thumbnails() == 1
+    assert panel.text("error") == ""
+    [file] = pngs(place)
+    text = Image.open(file).info["parameters"]
+    assert text.startswith("a (red:1.2) cat\nSteps: 12, Sampler: DPM++ 2M,")
+    assert "Size: 256x256, Model hash: " in text
+    assert panel.value("infotext") == text
+    assert str(file) in panel.text("path")
+    panel.click("generate")
+    page.wait("document.querySelectorAll('.nbsd .nbsd-gallery img').length === 2")
+    assert len(pngs(place)) == 2
+
+
+@pytest.mark.parametrize("door", [
+    pytest.param("the host's", marks=pytest.mark.cells(START, SHOW)),
+    pytest.param("Colab's", marks=pytest.mark.cells(AS_COLAB + START, SHOW)),
+])
+def test_interrupt_in_the_middle_and_generate_again(panel, page, place, door):
+    panel.fill("field-steps", 150)
+    panel.fill("field-width", 512)
+    panel.fill("field-height", 512)
+    panel.fill("field-count", 30)
+    panel.watch_progress()
+    panel.click("generate")
+    page.wait("window.seen.filter(width => width !== '0%').length >= 3")
+    panel.enabled("interrupt")
+    panel.click("interrupt")
+    panel.says("status", "stopped")
+    assert max(panel.progress_seen()) < 90
+    assert panel.text("error") == ""
+    made = len(pngs(place))
+    panel.fill("field-steps", 4)
+    panel.fill("field-count", 1)
+    panel.enabled("generate")
+    panel.click("generate")
+    panel.says("status", "done: 1 picture")
+    assert panel.picture() == (512, 512)
+    assert len(pngs(place)) == made + 1
+
+
+def test_a_broken_model_is_one_sentence(panel, page, place):
+    panel.choose("model", "broken")
+    panel.click("generate")
+    told = panel.says("error", "broken.safetensors")
+    assert "Traceback" not in told
+    assert len(told) < 400
+    page.screenshot(f"error-{place.name}", ".nbsd")
+    assert pngs(place) == []
+    panel.choose("model", "tiny-sd1")
+    panel.enabled("generate")
+    panel.click("generate")
+    panel.says("status", "done")
+    assert panel.text("error") == ""
+    assert len(pngs(place)) == 1
+
+
+@pytest.mark.parametrize(("field", "value", "words"), [("field-width", 100, "100"), ("field-steps", 0, "steps"), ("prompt", "((((", "")])
+def test_odd_input(panel, page, place, field, value, words):
+    panel.fill(field, value)
+    panel.click("generate")
+    if words:
+        assert "Traceback" not in panel.says("error", words)
+        assert pngs(place) == []
+    else:
+        panel.says("status", "done")
+        assert len(pngs(place)) == 1
+
+
+def test_reload_in_the_middle_of_a_job(panel, page, place):
+    panel.fill("field-steps", 150)
+    panel.fill("field-count", 40)
+    panel.fill("seed", 77)
+    panel.click("generate")
+    page.wait("document.querySelectorAll('.nbsd .nbsd-gallery img').length >= 1")
+    page.reload()
+    panel.shown()
+    assert panel.value("field-steps") == "150"
+    assert panel.value("seed") == "77"
+    assert panel.value("prompt") == "a (red:1.2) cat"
+    before = panel.thumbnails()
+    assert before >= 1
+    page.wait(f"document.querySelectorAll('.nbsd .nbsd-gallery img').length > {before}")       # the job has gone on, and is shown
+    panel.watch_progress()
+    page.wait("window.seen.length >= 3")
+    panel.enabled("interrupt")
+    panel.click("interrupt")
+    panel.says("status", "stopped")
+
+
+@pytest.mark.cells(START, SHOW, UNTIL_GO)
+def test_while_another_cell_runs(panel, page, place):
+    panel.fill("field-count", 2)
+    panel.click("generate")
+    page.run(2, wait=False)
+    page.wait("document.querySelectorAll('.nbsd .nbsd-gallery img').length === 2")
+    panel.says("status", "done")
+    assert page.js("window.ran[2]") is False
+    (place.folder / "go").touch()
+    page.wait("window.ran[2]")
+    assert "gone" in page.output(2)
+
+
+@pytest.mark.parametrize("theme", ["Light", "Dark"])
+def test_narrow_and_wide(panel, page, place, theme):
+    page.theme(theme)
+    panel.click("generate")
+    panel.says("status", "done")
+    page.screenshot(f"wide-{place.name}-{theme.lower()}", ".nbsd")
+    assert panel.sticking_out() == []
+    tabs = page.page.locator(".nbsd :is(.lm-TabBar-tab, .p-TabBar-tab)")
+    panel.narrow(400)
+    for tab in range(tabs.count()):
+        tabs.nth(tab).click()
+        assert panel.sticking_out() == []
+        page.screenshot(f"narrow-{place.name}-{theme.lower()}-{tab}", ".nbsd")
+    assert contrast(page) == []
+
+
+def contrast(page: lab.Page) -> list[str]:
+    """Texts of the panel that are hard to read: less than 3 to 1 between the colours of text and ground (WCAG 2.1 for large text)."""
+    found: list[str] = page.js("""(() => {
+        const rgb = colour => { const c = document.createElement('canvas').getContext('2d'); c.fillStyle = colour; c.fillRect(0, 0, 1, 1);
+            return c.getImageData(0, 0, 1, 1).data; };
+        const light = ([r, g, b]) => { const f = v => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+            return 0.2126 * f(r) + 0.7152 * f(g) + 0.0722 * f(b); };
+        const ground = part => { for (let p = part; p; p = p.parentElement) { const c = rgb(getComputedStyle(p).backgroundColor);
+            if (c[3] === 255) return c; } return [255, 255, 255]; };
+        const out = [];
+        for (const part of document.querySelectorAll('.nbsd :is(input, select, textarea, button, label, [role=status], code, td)')) {
+            if (!part.checkVisibility() || part.disabled || part.closest('.nbsd-thumb')) continue;
+            const [a, b] = [light(rgb(getComputedStyle(part).color)), light(ground(part))].sort((x, y) => y - x);
+            if ((a + 0.05) / (b + 0.05) < 3) out.push(part.tagName + ' ' + (part.innerText || part.className).slice(0, 30));
+        }
+        return out;
+    })()""")
+    return found
+
+
+@pytest.mark.cells("from nbsd import Studio", "Studio(models='models', outputs='outputs').show()")
+def test_the_readmes_screenshot(panel, page, place):
+    """NBSD_SCREENSHOTS=examples makes the picture of the README."""
+    if place.name != "newest":
+        return
+    panel.fill("field-steps", 20)
+    panel.fill("field-count", 4)
+    panel.click("generate")
+    panel.says("status", "done")
+    page.page.mouse.move(0, 0)
+    page.screenshot("panel")
