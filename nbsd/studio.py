@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from nbsd.errors import ModelError, NbsdError, Stopped
+from nbsd.errors import ModelError, Stopped
 from nbsd.events import Ended, Event, Loading, Made
 from nbsd.hosts import this_host
 from nbsd.outputs import Outputs
@@ -21,12 +21,13 @@ from nbsd.ui import paste
 from nbsd.ui.dispatch import Screen, ScreenJob
 from nbsd.ui.form import Form, drawn
 from nbsd.ui.panel import Panel
+from nbsd.ui.parts import Parts
 from nbsd.ui.pickers import File
 from nbsd.ui.settings import Settings
 from nbsd.ui.view import View
 from nbsd.worker import Control, Job, Report, Worker
 
-CHECKPOINT, VAE, UNKNOWN = "checkpoint", "VAE", "unknown"      # kinds of files, as `models.detect` names them
+CHECKPOINT, VAE, UNKNOWN = "checkpoint", "vae", "unknown"      # kinds of files, as `models.detect` names them
 ENDINGS = (".safetensors", ".ckpt")     # what a model file may end in, for the hint
 PATIENCE = 2.0                          # seconds that show() waits for the list of files where no thread can show it
 
@@ -36,18 +37,25 @@ Folders = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 class Entry(Protocol):
     """A file that was found, as `models.store` lists it."""
 
-    name: str
-    path: Path
-    kind: str       # CHECKPOINT, VAE, UNKNOWN or another
-    size: int       # bytes
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def kind(self) -> str:
+        """CHECKPOINT, VAE, UNKNOWN or another."""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
 
 
 class Shelf(Protocol):
-    """Where models come from; `pipeline.model.Shelf`, or a stand-in."""
+    """Where models come from; `pipeline.model.Shelf`, or a stand-in, which has a `scan()` too."""
 
-    def scan(self) -> Iterable[Any]: ...
-
-    def model(self, recipe: Recipe, on_progress: Callable[[int, int], None]) -> Any: ...
+    def model(self, recipe: Recipe, on_progress: Callable[[int, int], None] | None = None) -> Any: ...
 
 
 def _route(job: Job, event: Event) -> None:
@@ -69,11 +77,12 @@ class Studio:
         self.folders = _folders(models) if models is not None else list(host.models())
         self.outputs = Outputs(outputs if outputs is not None else host.outputs())
         self._shelf: Shelf | None = None        # a stand-in for the models, in tests
-        self._form = Form()
+        parts = Parts()
+        self._form = Form(parts)
         self._settings = Settings(self.outputs.folder, self._form.values)
         self._form.restore(self._settings.read())
-        self._view = View(on_pick=lambda picture: self._screen.post(lambda: self._view.pick(picture)))
-        self._panel = Panel(self._form, self._view)
+        self._view = View(parts, on_pick=lambda picture: self._screen.post(lambda: self._view.pick(picture)))
+        self._panel = Panel(parts, self._form, self._view)
         self._screen = Screen(self._view.show, self._view.tick, self._view.fail, host.door)
         self._errands = Worker(self._errand_told)
         self._greeted = False
@@ -188,8 +197,8 @@ class Studio:
         panel, view = self._panel, self._view
         view.generate.on_click(lambda _: self._clicked_generate())
         view.interrupt.on_click(lambda _: self._clicked_interrupt())
-        view.skip.on_click(lambda _: view.job and view.job.skip())
-        view.reuse.on_click(lambda _: view.picture and self._form.write(view.picture.recipe))
+        view.skip.on_click(lambda _: self._clicked_skip())
+        view.reuse.on_click(lambda _: self._clicked_reuse())
         panel.refresh.on_click(lambda _: self._look_for_files())
         panel.folder.observe(lambda _: self._look_for_files(), "value")
         panel.fill.on_click(lambda _: self._try(lambda: self.paste(panel.text.value)))
@@ -214,6 +223,14 @@ class Studio:
             job.stop()
             self._screen.post(lambda: self._view.stopping(job))
 
+    def _clicked_skip(self) -> None:
+        if self._view.job is not None:
+            self._view.job.skip()
+
+    def _clicked_reuse(self) -> None:
+        if self._view.picture is not None:
+            self._form.write(self._view.picture.recipe)
+
     def _uploaded(self) -> None:
         files = paste.uploaded(self._panel.upload.value)
         if files:
@@ -224,7 +241,7 @@ class Studio:
         """Run what a click asks for; what goes wrong is shown, not raised into the log of a widget message."""
         try:
             act()
-        except NbsdError as error:
+        except Exception as error:  # noqa: BLE001 - the view tells a bug from what the user can mend
             told = error
             self._screen.post(lambda: self._view.fail(told))
         else:
@@ -240,16 +257,17 @@ class Studio:
 
     def _scan(self) -> None:
         """Look for files, in the errands' thread."""
-        found = [(entry, entry.name) for entry in (self._shelf.scan() if self._shelf is not None else _found(self.folders))]
+        scan: Callable[[], Iterable[Entry]] = getattr(self._shelf, "scan", lambda: _found(self.folders))
+        found = [(entry, entry.title) for entry in scan()]
         typed = self._panel.folder.value.strip()
         more = Path(typed).expanduser().absolute() if typed else None
         if more is not None:
             # The shelf does not look there, so the recipe has to name the whole path.
             found += [(entry, str(entry.path)) for entry in _found([more.parent if more.is_file() else more])]
-        models = [File(entry.name, value, entry.size) for entry, value in found if entry.kind == CHECKPOINT]
+        models = [File(entry.title, value, entry.size) for entry, value in found if entry.kind == CHECKPOINT]
         # What cannot be read is shown too: who looks for a file wants to know why it is not there, and Generate says it.
-        models += [File(f"{entry.name} (not readable)", value, entry.size) for entry, value in found if entry.kind == UNKNOWN]
-        vaes = [File(entry.name, value, entry.size) for entry, value in found if entry.kind == VAE]
+        models += [File(f"{entry.title} (not readable)", value, entry.size) for entry, value in found if entry.kind == UNKNOWN]
+        vaes = [File(entry.title, value, entry.size) for entry, value in found if entry.kind == VAE]
         self._screen.post(lambda: self._show_files(models, vaes, more))
 
     def _show_files(self, models: Sequence[File], vaes: Sequence[File], more: Path | None) -> None:

@@ -19,7 +19,7 @@ from nbsd.recipe import Recipe
 
 @dataclass(frozen=True)
 class FakeEntry:
-    name: str
+    title: str
     path: Path
     kind: str
     size: int
@@ -29,8 +29,8 @@ ENTRIES = (
     FakeEntry("dreamy-v8", Path("models/dreamy-v8.safetensors"), "checkpoint", 2_132_625_894),
     FakeEntry("old-anime", Path("models/old-anime.ckpt"), "checkpoint", 4_265_380_512),
     FakeEntry("broken", Path("models/broken.safetensors"), "unknown", 17),
-    FakeEntry("soft-colours", Path("models/soft-colours.vae.pt"), "VAE", 334_695_179),
-    FakeEntry("ink", Path("models/ink.safetensors"), "LoRA", 37_861_176),
+    FakeEntry("soft-colours", Path("models/soft-colours.vae.pt"), "vae", 334_695_179),
+    FakeEntry("ink", Path("models/ink.safetensors"), "lora", 37_861_176),
 )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import ipywidgets as w
 
 from nbsd.names import SAMPLER_FACTS, SCHEDULE_NAMES
+from nbsd.ui.parts import Parts
 
 Choices = tuple[tuple[str, Any], ...]       # (what is shown, the value)
 
@@ -28,6 +29,7 @@ class Control:
     choices: Choices = ()
     step: float = 1
     tip: str = ""
+    rows: int = 3               # of a text area
     more_classes: tuple[str, ...] = ()
 
 
@@ -37,7 +39,7 @@ def _same(*values: str) -> Choices:
 
 CONTROLS: tuple[Control, ...] = (
     Control("prompt", "Prompt", "lines", more_classes=("nbsd-prompt",)),
-    Control("negative_prompt", "Negative prompt", "lines", more_classes=("nbsd-negative",)),
+    Control("negative_prompt", "Negative prompt", "lines", rows=2, more_classes=("nbsd-negative",)),
     Control("sampler", "Sampler", "choice", choices=_same(*SAMPLER_FACTS)),
     Control("schedule", "Schedule", "choice", choices=_same(*SCHEDULE_NAMES), tip="How the noise level falls from step to step"),
     Control("steps", "Steps", "whole"),
@@ -111,22 +113,21 @@ ELSEWHERE: dict[str, str] = {
     "unknown": "form.py keeps what was pasted",
 }
 
-KINDS: dict[str, Callable[..., w.Widget]] = {
-    "lines": lambda row, **common: w.Textarea(rows=3, **common),
-    "whole": lambda row, **common: w.IntText(step=int(row.step), **common),
-    "number": lambda row, **common: w.FloatText(step=row.step, **common),
-    "choice": lambda row, **common: w.Dropdown(options=row.choices, **common),
-    "yes": lambda row, **common: w.Checkbox(indent=False, **common),
+# How a value is entered: the widget, and what of the row it is made with.
+KINDS: dict[str, tuple[type[w.Widget], Callable[[Control], dict[str, Any]]]] = {
+    "lines": (w.Textarea, lambda row: {"rows": row.rows}),
+    "whole": (w.IntText, lambda row: {"step": int(row.step)}),
+    "number": (w.FloatText, lambda row: {"step": row.step}),
+    "choice": (w.Dropdown, lambda row: {"options": row.choices}),
+    "yes": (w.Checkbox, lambda row: {"indent": False}),
 }
 
 
-def make(row: Control, layout: w.Layout) -> w.Widget:
+def make(row: Control, parts: Parts) -> w.Widget:
     """The widget of a row, with its label as description: that is what screen readers read."""
-    made = KINDS[row.kind](row, description=row.label, layout=layout)
-    for name in ("nbsd-control", f"nbsd-field-{row.field}", *row.more_classes):
-        made.add_class(name)
-    if row.kind == "yes":
-        made.add_class("nbsd-yes")
+    kind, traits = KINDS[row.kind]
+    classes = ("nbsd-control", f"nbsd-field-{row.field}", *row.more_classes, *(["nbsd-yes"] if row.kind == "yes" else []))
+    made = parts.make(kind, *classes, description=row.label, **traits(row))
     if row.tip:
         set_tip(made, row.tip)
     return made

@@ -128,7 +128,7 @@ class Screen:
     def _guard(self, call: Callable[[], Any]) -> Any:
         try:
             return call()
-        except Exception as error:  # a slip in showing must not freeze the panel; it is told in the errors area
+        except Exception as error:  # noqa: BLE001 - a slip in showing must not freeze the panel; it is told in the errors area
             self._failed(error)
             return None
 
@@ -157,7 +157,7 @@ def pump() -> None:
 
     while (item := _next_comm_message(kernel, messages, lambda: stream.flush(zmq.POLLIN))) is not None:
         identity = getattr(kernel, "_parent_ident", None)
-        identity = identity.get("shell") if hasattr(identity, "get") else identity
+        identity = identity.get("shell") if isinstance(identity, dict) else identity
         parent = kernel.get_parent()
         _, dispatch, args = item
         try:

@@ -11,6 +11,7 @@ import ipywidgets as w
 
 from nbsd.recipe import LATEST, Recipe
 from nbsd.ui.controls import CONTROLS, ELSEWHERE, JOB, make, put
+from nbsd.ui.parts import Parts
 from nbsd.ui.pickers import Picker
 
 RANDOM = -1                     # in a seed box
@@ -21,11 +22,10 @@ KEPT = tuple(name for name in ELSEWHERE if name not in ("model", "vae"))
 class Form:
     """Controls for every field of a recipe, and for the size of the job."""
 
-    def __init__(self) -> None:
-        self.layout = w.Layout(width="auto")        # one for all: every Layout is a message when the panel appears
-        self.by_field: dict[str, w.Widget] = {row.field: make(row, self.layout) for row in (*CONTROLS, *JOB)}
-        self.model = Picker("Model", "the model at hand", ("nbsd-model", "nbsd-field-model"), self.layout, must=True)
-        self.vae = Picker("VAE", "Automatic: the model's own", ("nbsd-vae", "nbsd-field-vae"), self.layout)
+    def __init__(self, parts: Parts) -> None:
+        self.by_field: dict[str, w.Widget] = {row.field: make(row, parts) for row in (*CONTROLS, *JOB)}
+        self.model = Picker(parts, "Model", "none found yet", ("nbsd-model", "nbsd-field-model"), must=True)
+        self.vae = Picker(parts, "VAE", "the model's own", ("nbsd-vae", "nbsd-field-vae"))
         self._kept = Recipe()
         self._watchers: list[Callable[[], None]] = []
         self.write(Recipe(seed=RANDOM, variation_seed=RANDOM))

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import ipywidgets as w
 
 from nbsd.picture import Picture
+from nbsd.ui.parts import Parts
 
 PAGE = 48           # thumbnails at a time; thousands of widgets make a page slow, tens do not
 SIDE = 160          # pixels of a thumbnail's longer side
@@ -20,22 +21,19 @@ QUALITY = 80        # of its JPEG; about 8 kB
 class Gallery:
     """`add` a picture; `on_pick(picture)` is called when one is clicked, in whatever thread the click comes."""
 
-    def __init__(self, on_pick: Callable[[Picture], None]) -> None:
-        self._on_pick = on_pick
+    def __init__(self, parts: Parts, on_pick: Callable[[Picture], None]) -> None:
+        self._parts, self._on_pick = parts, on_pick
         self._pictures: list[tuple[Picture, bytes]] = []        # oldest first
         self._page = 0                                          # 0 is the newest
         self._tiles: dict[int, w.Widget] = {}                   # of the page: number of the picture -> thumbnail
-        self._layout, self._style = w.Layout(), w.Button().style
-        self.box = w.Box(layout=self._layout)
-        self.box.add_class("nbsd-gallery")
-        self._newer = w.Button(description="Newer")
-        self._older = w.Button(description="Older")
-        self._where = w.HTML()
+        self.box = parts.make(w.Box, "nbsd-gallery")
+        self._newer = parts.button("Newer", "nbsd-newer", "Show newer pictures")
+        self._older = parts.button("Older", "nbsd-older", "Show older pictures")
+        self._where = parts.html("nbsd-where")
         self._newer.on_click(lambda _: self._turn(-1))
         self._older.on_click(lambda _: self._turn(+1))
-        self._pager = w.HBox([self._newer, self._where, self._older])
-        self._pager.add_class("nbsd-pager")
-        self.widget = w.VBox([self.box])
+        self._pager = parts.make(w.Box, "nbsd-pager", children=[self._newer, self._where, self._older])
+        self.widget = parts.column("nbsd-pages", self.box)
 
     @property
     def pictures(self) -> list[Picture]:
@@ -69,15 +67,11 @@ class Gallery:
 
     def _tile(self, number: int) -> w.Widget:
         picture, small = self._pictures[number]
-        image = w.Image(value=small, format="jpeg", layout=self._layout)
-        button = w.Button(
-            description=f"Show picture {number + 1}, seed {picture.recipe.seed}", layout=self._layout, style=self._style,
-            tooltip=f"seed {picture.recipe.seed}, {picture.image.width}×{picture.image.height}",
-        )
+        seed, image = picture.recipe.seed, picture.image
+        small_image = self._parts.make(w.Image, value=small, format="jpeg")
+        button = self._parts.button(f"Show picture {number + 1}, seed {seed}", "nbsd-pick", f"seed {seed}, {image.width}×{image.height}")
         button.on_click(lambda _: self._on_pick(picture))
-        tile = w.Box([image, button], layout=self._layout)
-        tile.add_class("nbsd-thumb")
-        return tile
+        return self._parts.make(w.Box, "nbsd-thumb", children=[small_image, button])
 
     def _tell(self) -> None:
         pages = -(-len(self._pictures) // PAGE)

@@ -8,45 +8,46 @@ import ipywidgets as w
 
 from nbsd.ui.controls import CONTROLS, JOB
 from nbsd.ui.form import RANDOM, Form
+from nbsd.ui.parts import Parts
 from nbsd.ui.paste import Report
 from nbsd.ui.style import CSS
-from nbsd.ui.view import View, button, classed
+from nbsd.ui.view import View
 
 OTHER_SIZE = "Other"
 SIZES = ((512, 512), (512, 768), (768, 512), (640, 640), (640, 960), (960, 640), (768, 768), (768, 1024), (1024, 768), (1024, 1024))
+EXAMPLE = """masterpiece, 1girl ...
+Negative prompt: lowres ...
+Steps: 28, Sampler: Euler, CFG scale: 12, Seed: 2870305590, ..."""
 TABS = ("Settings", "Advanced", "Paste a recipe")
 
 
 class Panel:
     """All widgets and their places. What the buttons do is the studio's, except for what concerns only the form."""
 
-    def __init__(self, form: Form, view: View) -> None:
-        self.form, self.view = form, view
-        wide = self._wide = form.layout
-        self.refresh = button("Refresh", "nbsd-refresh", "Look for model files again", wide)
-        self.folder = classed(
-            w.Text(description="More model files in", placeholder="a folder or a file", continuous_update=False, layout=wide),
-            "nbsd-control", "nbsd-folder",
+    def __init__(self, parts: Parts, form: Form, view: View) -> None:
+        self._parts, self.form, self.view = parts, form, view
+        self.refresh = parts.button("Refresh", "nbsd-refresh", "Look for model files again")
+        self.folder = parts.make(
+            w.Text, "nbsd-control", "nbsd-folder", description="More model files in", placeholder="a folder or a file",
+            continuous_update=False,
         )
-        self.hint = classed(w.HTML(layout=wide), "nbsd-hint")
-        self.random = button("Random", "nbsd-dice", "A new seed for every job (-1)", wide)
-        self.same_seed = button("Reuse", "nbsd-same-seed", "The seed of the picture that is shown", wide)
-        self.swap = button("Swap", "nbsd-swap", "Width and height change places", wide)
-        self.sizes = classed(
-            w.Dropdown(options=[OTHER_SIZE, *(f"{a} × {b}" for a, b in SIZES)], description="Common sizes", layout=wide),
-            "nbsd-control", "nbsd-sizes",
+        self.hint = parts.html("nbsd-hint")
+        self.random = parts.button("Random", "nbsd-dice", "A new seed for every job (-1)")
+        self.same_seed = parts.button("Reuse", "nbsd-same-seed", "The seed of the picture that is shown")
+        self.swap = parts.button("Swap", "nbsd-swap", "Width and height change places")
+        self.sizes = parts.make(
+            w.Dropdown, "nbsd-control", "nbsd-sizes", description="Common sizes", options=[OTHER_SIZE, *(f"{a} × {b}" for a, b in SIZES)],
         )
-        self.text = classed(
-            w.Textarea(description="Infotext, or the path of a picture", rows=7, layout=wide,
-                       placeholder="masterpiece, 1girl ...\nNegative prompt: lowres ...\nSteps: 28, Sampler: Euler, CFG scale: 12, Seed: 2870305590, ..."),
-            "nbsd-control", "nbsd-paste",
+        self.text = parts.make(
+            w.Textarea, "nbsd-control", "nbsd-paste", description="Infotext, or the path of a picture", rows=7, placeholder=EXAMPLE,
         )
-        self.fill = button("Fill the panel", "nbsd-fill", "Set every control to what the text says", wide)
-        self.upload = classed(w.FileUpload(accept="image/*,.txt", multiple=False, description="Open a picture", layout=wide), "nbsd-upload")
-        self.understood = classed(w.HTML(layout=wide), "nbsd-understood")
-        self.kept = classed(w.HTML(layout=wide), "nbsd-kept")
-        self.drop = button("Drop these", "nbsd-drop", "Forget the parts that have no control", wide)
-        self._kept_row = row(self.kept, self.drop, name="nbsd-tail")
+        self.fill = parts.button("Fill the panel", "nbsd-fill", "Set every control to what the text says")
+        self.upload = parts.make(w.FileUpload, "nbsd-upload", accept="image/*,.txt", multiple=False, description="Open a picture")
+        self.understood = parts.html("nbsd-understood")
+        self.kept = parts.html("nbsd-kept")
+        self.drop = parts.button("Drop these", "nbsd-drop", "Forget the parts that have no control")
+        self._kept_row = parts.row(self.kept, self.drop, name="nbsd-tail")
+        self._kept_row.layout = w.Layout()      # its own: it comes and goes
         self.tabs = self._tabs()
         self.widget = self._root()
         self._connect()
@@ -62,39 +63,37 @@ class Panel:
         self.understood.value = f"<table>{rows}</table>" + "".join(f"<p>{html.escape(note)}</p>" for note in notes)
 
     def _root(self) -> w.Widget:
-        sheet = classed(w.HTML(f"<style>{CSS}</style>", layout=self._wide), "nbsd-sheet")
-        title = classed(w.HTML("<b>nbsd studio</b><span>Stable Diffusion in this notebook</span>", layout=self._wide), "nbsd-title")
-        body = classed(w.Box([self._ask(), self._run(), classed(w.VBox([self.tabs]), "nbsd-set"), self._see()]), "nbsd-body")
-        return classed(w.VBox([sheet, title, body]), "nbsd")
+        parts = self._parts
+        title = parts.html("nbsd-title", "<b>nbsd studio</b><span>Stable Diffusion in this notebook</span>")
+        places = (self._ask(), self._run(), parts.column("nbsd-set", self.tabs), self._see())
+        body = parts.make(w.Box, "nbsd-body", children=places)
+        return parts.column("nbsd", parts.html("nbsd-sheet", f"<style>{CSS}</style>"), title, body)
 
     def _ask(self) -> w.Widget:
-        form = self.form
-        return classed(w.VBox([
-            row(form.model.widget, self.refresh, name="nbsd-tail"),
-            self.hint,
-            row(form.vae.widget, self.folder, name="nbsd-files"),
-            form["prompt"],
-            form["negative_prompt"],
-        ]), "nbsd-ask")
+        row, form = self._parts.row, self.form
+        files = row(form.vae.widget, self.folder, name="nbsd-files")
+        model = row(form.model.widget, self.refresh, name="nbsd-tail")
+        return self._parts.column("nbsd-ask", model, self.hint, files, form["prompt"], form["negative_prompt"])
 
     def _run(self) -> w.Widget:
         view = self.view
-        buttons = row(view.generate, view.interrupt, view.skip, name="nbsd-buttons")
-        return classed(w.VBox([buttons, view.bar, view.status, view.error, view.notes]), "nbsd-run")
+        buttons = self._parts.row(view.generate, view.interrupt, view.skip, name="nbsd-buttons")
+        return self._parts.column("nbsd-run", buttons, view.bar, view.status, view.error, view.notes)
 
     def _see(self) -> w.Widget:
         view = self.view
-        return classed(w.VBox([view.frame, view.gallery.widget, row(view.path, view.reuse, name="nbsd-tail"), view.infotext]), "nbsd-see")
+        about = self._parts.row(view.path, view.reuse, name="nbsd-tail")
+        return self._parts.column("nbsd-see", view.frame, about, view.infotext, view.gallery.widget)
 
     def _tabs(self) -> w.Tab:
-        pages = [self._settings(), self._advanced(), self._paste()]
-        tabs = w.Tab(children=[classed(w.VBox(page), "nbsd-page") for page in pages], layout=self._wide)
+        pages = (self._settings(), self._advanced(), self._paste())
+        tabs = self._parts.make(w.Tab, children=[self._parts.column("nbsd-page", *page) for page in pages])
         for index, title in enumerate(TABS):
             tabs.set_title(index, title)
         return tabs
 
     def _settings(self) -> list[w.Widget]:
-        form = self.form
+        row, form = self._parts.row, self.form
         return [
             row(form["sampler"], form["schedule"]),
             row(form["steps"], form["cfg_scale"], form["clip_skip"]),
@@ -107,14 +106,14 @@ class Panel:
 
     def _advanced(self) -> list[w.Widget]:
         groups = dict.fromkeys(one.group for one in CONTROLS if one.group != "main")
-        parts: list[w.Widget] = []
+        found: list[w.Widget] = []
         for group in groups:
             fields = [self.form[one.field] for one in CONTROLS if one.group == group]
-            parts += [classed(w.HTML(group, layout=self._wide), "nbsd-heading"), classed(w.Box(fields), "nbsd-group")]
-        return parts
+            found += [self._parts.html("nbsd-heading", group), self._parts.make(w.Box, "nbsd-group", children=fields)]
+        return found
 
     def _paste(self) -> list[w.Widget]:
-        return [self.text, row(self.fill, self.upload), self.understood, self._kept_row]
+        return [self.text, self._parts.row(self.fill, self.upload), self.understood, self._kept_row]
 
     def _connect(self) -> None:
         form = self.form
@@ -151,8 +150,3 @@ class Panel:
         if self.kept.value != text:
             self.kept.value = text
         self._kept_row.layout.display = None if kept else "none"
-
-
-def row(*widgets: w.Widget, name: str = "") -> w.Widget:
-    """Controls side by side, as many as fit."""
-    return classed(w.Box(widgets), "nbsd-row", *([name] if name else []))

@@ -44,12 +44,12 @@ CSS = """
 
 /* rows of controls */
 .nbsd .nbsd-row { display: grid; gap: var(--nb-gap); align-items: end; width: auto; min-width: 0; overflow: visible; margin: 0;
-  grid-template-columns: repeat(auto-fit, minmax(118px, 1fr)); }
+  grid-template-columns: repeat(auto-fit, minmax(84px, 1fr)); }
 .nbsd .nbsd-row.nbsd-tail { grid-template-columns: minmax(0, 1fr) auto; }
 .nbsd .nbsd-row.nbsd-tails { grid-template-columns: minmax(0, 1fr) auto auto; }
 .nbsd .nbsd-row.nbsd-size { grid-template-columns: minmax(0, 1fr) auto minmax(0, 1fr) minmax(0, 1.4fr); }
 .nbsd .nbsd-row.nbsd-files { grid-template-columns: minmax(0, 1fr) minmax(0, 1fr); }
-.nbsd .nbsd-row.nbsd-buttons { grid-template-columns: minmax(0, 2fr) minmax(0, 1fr) minmax(0, 1fr); }
+.nbsd .nbsd-row.nbsd-buttons { grid-template-columns: minmax(0, 2fr) minmax(92px, 1fr) minmax(60px, 1fr); }
 .nbsd .nbsd-group { display: grid; gap: var(--nb-gap); grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); align-items: end;
   width: auto; margin: 0; overflow: visible; }
 .nbsd .nbsd-heading { font-weight: 600; margin: 4px 0 -4px; }
@@ -66,18 +66,19 @@ CSS = """
 }
 .nbsd input:not([type=checkbox]):not([type=file]), .nbsd select, .nbsd textarea {
   color: var(--nb-text) !important; background-color: var(--jp-layout-color0, var(--nb-bg)) !important; font-size: 13px;
-  border: 1px solid var(--nb-line) !important; border-radius: 5px; padding: 4px 7px; min-height: 30px; height: auto;
+  border: 1px solid var(--nb-line) !important; border-radius: 5px; padding: 4px 7px; min-height: 32px; height: auto;
+  font-family: inherit; box-sizing: border-box;
 }
 .nbsd select { appearance: auto; background-image: none; text-overflow: ellipsis; padding-right: 2px; }
 .nbsd textarea { resize: vertical; line-height: 1.4; }
-.nbsd .nbsd-yes { display: flex; align-items: center; min-height: 30px; }
+.nbsd .nbsd-yes { display: flex; align-items: center; min-height: 32px; }
 .nbsd .nbsd-yes label { display: flex; align-items: center; gap: 6px; width: auto; margin: 0; color: var(--nb-text); white-space: normal;
   font-size: 12px; line-height: 1.25; }
 .nbsd .nbsd-yes input[type=checkbox] { margin: 0; flex: none; }
 
 /* buttons */
 .nbsd button.widget-button, .nbsd button.jupyter-button, .nbsd .widget-upload {
-  height: 32px; line-height: 1; width: auto; min-width: 0; margin: 0; padding: 0 12px; border-radius: 5px; box-shadow: none; font-size: 13px;
+  height: 32px; line-height: 1; box-sizing: border-box; width: auto; min-width: 0; margin: 0; padding: 0 12px; border-radius: 5px; box-shadow: none; font-size: 13px;
   color: var(--nb-text); background: var(--nb-sunk); border: 1px solid var(--nb-line);
 }
 .nbsd button.nbsd-generate { font-weight: 600; height: 36px; }
@@ -104,7 +105,7 @@ CSS = """
 .nbsd .nbsd-page { padding: 2px; }
 .nbsd .widget-tab-contents { padding: 10px; overflow: visible; color: var(--nb-text); background: var(--nb-bg);
   border-color: var(--nb-line); }
-.nbsd .lm-TabBar-tab, .nbsd .p-TabBar-tab { color: var(--nb-dim); background: var(--nb-sunk); }
+.nbsd .lm-TabBar-tab, .nbsd .p-TabBar-tab { font-family: inherit; font-size: 13px; color: var(--nb-dim); background: var(--nb-sunk); }
 .nbsd .lm-mod-current, .nbsd .p-mod-current { color: var(--nb-text); background: var(--nb-bg); }
 
 /* the picture */
@@ -112,6 +113,7 @@ CSS = """
   background: var(--nb-sunk); border: 1px solid var(--nb-line); border-radius: 8px; overflow: hidden; box-sizing: border-box; }
 .nbsd .nbsd-preview img { max-width: 100%; max-height: 80vh; height: auto; object-fit: contain; margin: 0; }
 .nbsd .nbsd-empty { color: var(--nb-dim); text-align: center; }
+.nbsd .nbsd-tail:has(> .nbsd-path), .nbsd .nbsd-tail:has(> .nbsd-kept) { align-items: center; }
 .nbsd .nbsd-path code { font-size: 12px; background: none; color: var(--nb-dim); padding: 0; user-select: all; }
 .nbsd .nbsd-infotext textarea { font-family: var(--jp-code-font-family, monospace); font-size: 12px; }
 .nbsd .nbsd-gallery { display: grid; gap: 6px; grid-template-columns: repeat(auto-fill, minmax(84px, 1fr)); width: auto; margin: 0;
@@ -122,11 +124,19 @@ CSS = """
   background: transparent; color: transparent; font-size: 1px; overflow: hidden; cursor: zoom-in; }
 .nbsd .nbsd-thumb button.widget-button:hover { background: color-mix(in srgb, var(--nb-accent) 22%, transparent); }
 .nbsd .nbsd-thumb button.widget-button:focus-visible { outline-offset: -3px; }
+.nbsd .nbsd-understood table { border-collapse: collapse; width: 100%; }
+.nbsd .nbsd-understood td { padding: 2px 8px 2px 0; vertical-align: top; border-top: 1px solid var(--nb-sunk); text-align: left; }
+.nbsd .nbsd-understood td:first-child { color: var(--nb-dim); white-space: nowrap; width: 1%; }
+.nbsd .nbsd-understood p { margin: 6px 0 0; }
 .nbsd .nbsd-pager { align-items: center; gap: var(--nb-gap); margin: 6px 0 0; }
 
 @container (max-width: NARROWpx) {
   .nbsd .nbsd-body { grid-template-columns: minmax(0, 1fr); grid-template-areas: "ask" "run" "see" "set"; grid-template-rows: none; }
   .nbsd .nbsd-gallery { grid-template-columns: repeat(auto-fill, minmax(72px, 1fr)); max-height: 168px; }
   .nbsd .nbsd-preview { min-height: 200px; }
+}
+@container (max-width: 430px) {
+  .nbsd .nbsd-row.nbsd-size { grid-template-columns: minmax(0, 1fr) auto minmax(0, 1fr); }
+  .nbsd .nbsd-sizes { grid-column: 1 / -1; }
 }
 """.replace("NARROW", str(NARROW))

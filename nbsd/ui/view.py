@@ -15,6 +15,7 @@ from nbsd.picture import Picture
 from nbsd.ui.controls import set_tip
 from nbsd.ui.dispatch import ScreenJob
 from nbsd.ui.gallery import Gallery
+from nbsd.ui.parts import Parts
 from nbsd.ui.phase import Phase, move
 from nbsd.worker import Job
 
@@ -26,7 +27,7 @@ LARGEST_PNG = 3_000_000     # bytes; a larger file is shown as JPEG, quality 92.
 class View:
     """Buttons that follow the phase, progress, errors, the large picture and the gallery."""
 
-    def __init__(self, on_pick: Callable[[Picture], None]) -> None:
+    def __init__(self, parts: Parts, on_pick: Callable[[Picture], None]) -> None:
         self.phase = Phase.IDLE
         self.job: Job | None = None             # the job that is shown
         self.picture: Picture | None = None     # the picture that is shown large
@@ -36,27 +37,25 @@ class View:
         self._preview_shown = 0.0
         self._said_at = 0.0
         self._unsaid: str | None = None         # a status line that waits for its turn
-        self._make_widgets()
-        self.gallery = Gallery(on_pick)
+        self._make_widgets(parts)
+        self.gallery = Gallery(parts, on_pick)
         self._enable()
         self._say("ready")
 
-    def _make_widgets(self) -> None:
-        wide = w.Layout(width="auto")
-        self.generate = button("Generate", "nbsd-generate", "Make pictures from these settings", layout=wide)
-        self.generate.button_style = "primary"
-        self.interrupt = button("Interrupt", "nbsd-interrupt", "Stop after this step; what is finished is kept", layout=wide)
-        self.skip = button("Skip", "nbsd-skip", "Leave this picture and go on with the next", layout=wide)
-        self.bar = classed(w.FloatProgress(min=0.0, max=1.0, layout=wide), "nbsd-progress")
-        self.status = classed(w.HTML(layout=wide), "nbsd-status")
-        self.error = classed(w.HTML(layout=wide), "nbsd-error")
-        self.notes = classed(w.HTML(layout=wide), "nbsd-notes")
-        self.image = w.Image(format="png")
-        self.frame = classed(w.Box([classed(w.HTML("The picture appears here."), "nbsd-empty")]), "nbsd-preview")
-        self.path = classed(w.HTML(layout=wide), "nbsd-path")
-        self.infotext = classed(w.Textarea(description="Infotext", rows=4, layout=wide), "nbsd-infotext", "nbsd-control")
+    def _make_widgets(self, parts: Parts) -> None:
+        self.generate = parts.button("Generate", "nbsd-generate", "Make pictures from these settings")
+        self.interrupt = parts.button("Interrupt", "nbsd-interrupt", "Stop after this step; what is finished is kept")
+        self.skip = parts.button("Skip", "nbsd-skip", "Leave this picture and go on with the next")
+        self.bar = parts.make(w.FloatProgress, "nbsd-progress", min=0.0, max=1.0)
+        self.status = parts.html("nbsd-status")
+        self.error = parts.html("nbsd-error")
+        self.notes = parts.html("nbsd-notes")
+        self.image = parts.make(w.Image, format="png")
+        self.frame = parts.make(w.Box, "nbsd-preview", children=[parts.html("nbsd-empty", "The picture appears here.")])
+        self.path = parts.html("nbsd-path")
+        self.infotext = parts.make(w.Textarea, "nbsd-infotext", "nbsd-control", description="Infotext", rows=5)
         set_tip(self.infotext, "Select all and copy: other programs understand it")
-        self.reuse = button("Reuse this recipe", "nbsd-reuse", "Fill every control with what made this picture", layout=wide)
+        self.reuse = parts.button("Reuse this recipe", "nbsd-reuse", "Fill every control with what made this picture")
 
     # --- what the studio and the callbacks tell
 
@@ -257,15 +256,3 @@ def large(picture: Picture) -> tuple[bytes, str]:
     out = io.BytesIO()
     picture.image.convert("RGB").save(out, "JPEG", quality=92)
     return out.getvalue(), "jpeg"
-
-
-def button(text: str, name: str, tip: str, layout: w.Layout) -> w.Button:
-    """A button with a text, a class and a tooltip."""
-    return classed(w.Button(description=text, tooltip=tip, layout=layout), name)
-
-
-def classed(widget: w.Widget, *names: str) -> w.Widget:
-    """The widget, with CSS classes."""
-    for name in names:
-        widget.add_class(name)
-    return widget
