@@ -20,6 +20,10 @@ from __future__ import annotations
 class NbsdError(Exception):
     """Everything this package raises on purpose."""
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows of it (IPython asks for this): the sentence, no traceback."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class RecipeError(NbsdError):
     """The recipe cannot be made as written."""
