@@ -40,7 +40,7 @@ def bare_pipeline(model: nbsd.pipeline.model.Model, size: int, steps: int) -> Ca
     pipeline.set_progress_bar_config(disable=True)
 
     def embed(text: str) -> torch.Tensor:
-        tokens = [START, *model.texts._vocabulary.encode(text)][:76]
+        tokens = [START, *model.texts.vocabulary.encode(text)][:76]
         ids = torch.tensor([tokens + [END] * (77 - len(tokens))], device=compute.device)
         return checkpoint.text_encoder(ids)[0]
 

@@ -175,7 +175,7 @@ def guidance(model: Model, batch: Sequence[Recipe], sampler: Sampler, table: Noi
         empty = texts.empty(recipe) if recipe.pad_conds == "on" else None
     return Guidance(
         model.predict, parametrization(table, model.checkpoint.prediction, sampler.kind),
-        [positive] * len(batch), [negative] * len(batch), cfg_scale=recipe.cfg_scale,
+        [positive] * len(batch), [negative] * len(batch), cfg_scale=recipe.cfg_scale / sampler.cfg_divisor,
         planned_calls=recipe.steps * (2 if sampler.second_order else 1), pad_conds=recipe.pad_conds, empty=empty,
         skip_early_cfg=recipe.skip_early_cfg, ngms=recipe.ngms, ngms_all_steps=recipe.ngms_all_steps,
     )
@@ -183,7 +183,10 @@ def guidance(model: Model, batch: Sequence[Recipe], sampler: Sampler, table: Noi
 
 def options(recipe: Recipe, sampler: Sampler, table: NoiseTable, guided: Guidance) -> dict[str, Any]:
     """What this sampler takes besides the five arguments that all take."""
-    special = {"table": table, "uncond": guided.uncond}
+    special: dict[str, Any] = {
+        "table": table, "uncond": guided.uncond, "solver_type": "midpoint", "img2img": False,
+        "n": recipe.steps, "sigma_min": table.sigma_min, "sigma_max": table.sigma_max,      # of the DPM solver: the model's own ends
+    }
     if sampler.uses_eta:
         special["eta"] = getattr(recipe, sampler.uses_eta)
     return {name: special[name] if name in special else getattr(recipe, name) for name in sampler.options}

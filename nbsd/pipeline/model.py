@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from nbsd.conditioning.embeddings import Embeddings, embedding_files
 from nbsd.conditioning.tokens import Vocabulary
 from nbsd.errors import RecipeError
 from nbsd.events import Event
 from nbsd.models.load import load_checkpoint
+from nbsd.models.small import read_small
 from nbsd.models.store import Store
 from nbsd.picture import Picture
 from nbsd.pipeline.compute import Compute, choose, memory_errors
@@ -35,12 +37,14 @@ def load(
     device: str | None = None,
     dtype: str | torch.dtype | None = None,
     prediction: str | None = None,
+    embeddings: str | Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Model:
     """Load a checkpoint file of the web UI (.safetensors or .ckpt) onto a device.
 
     `vae`: the file of another VAE. `device`: "cuda" or "cpu"; `dtype`: "float16", "float32" or "bfloat16"; both are chosen
     where they are not given. `prediction`: "epsilon" or "v_prediction" where the file cannot tell.
+    `embeddings`: a folder of textual-inversion files, which then stand in prompts by their names.
     `on_progress(done, total)` counts bytes. Raises ModelError for a file that is not such a checkpoint.
     """
     compute = choose(device, dtype)
@@ -49,15 +53,17 @@ def load(
             source, vae=vae, device=compute.device, dtype=compute.weights, vae_dtype=compute.vae,
             prediction=prediction, on_progress=on_progress,
         )
-    return Model(checkpoint, compute)
+    return Model(checkpoint, compute, [Path(embeddings)] if embeddings else [])
 
 
 class Model:
     """A checkpoint on a device. `generate` makes pictures; `make` makes them one by one and tells how far it is."""
 
-    def __init__(self, checkpoint: Checkpoint, compute: Compute) -> None:
+    def __init__(self, checkpoint: Checkpoint, compute: Compute, embeddings: Sequence[Path] = ()) -> None:
+        """`embeddings`: folders of textual-inversion files."""
         self.checkpoint, self.compute = checkpoint, compute
-        self.texts = Texts(checkpoint.text_encoder, Vocabulary())
+        width = checkpoint.text_encoder.config.hidden_size
+        self.texts = Texts(checkpoint.text_encoder, Vocabulary(), Embeddings(embedding_files(embeddings), read_small, width))
         self._hash: Future[str] | None = None
 
     @property

@@ -7,7 +7,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from nbsd.conditioning.encode import encode_texts
+from nbsd.conditioning.encode import Embeddings, encode_texts
 from nbsd.conditioning.tokens import Vocabulary
 from nbsd.names import SAMPLER_FACTS
 from nbsd.prompt.networks import split_networks, strip_comments
@@ -21,30 +21,31 @@ REMEMBERED = 16     # encoded schedules kept, so that only the changed prompt of
 class Texts:
     """Encodes the prompts of recipes with one text encoder."""
 
-    def __init__(self, text_encoder: nn.Module, vocabulary: Vocabulary) -> None:
-        self._encoder, self._vocabulary = text_encoder, vocabulary
+    def __init__(self, text_encoder: nn.Module, vocabulary: Vocabulary, embeddings: Embeddings | None = None) -> None:
+        self._encoder, self.vocabulary, self.embeddings = text_encoder, vocabulary, embeddings
         self._known: OrderedDict[tuple[object, ...], tuple[Text, ...]] = OrderedDict()
 
     def positive(self, recipe: Recipe) -> tuple[Part, ...]:
         """The parts of the prompt, each with its weight; one part where the prompt has no AND."""
         text = split_networks(strip_comments(recipe.prompt))[0]
         if recipe.dialect != "webui":
-            return (Part(self._schedule(text, recipe), 1.0),)
-        return tuple(Part(self._schedule(part.text, recipe), part.weight) for part in and_parts(text))
+            return (Part(self.timeline(text, recipe), 1.0),)
+        return tuple(Part(self.timeline(part.text, recipe), part.weight) for part in and_parts(text))
 
     def negative(self, recipe: Recipe) -> tuple[Text, ...]:
         """The negative prompt; AND is plain text there."""
-        return self._schedule(strip_comments(recipe.negative_prompt), recipe)
+        return self.timeline(strip_comments(recipe.negative_prompt), recipe)
 
     def empty(self, recipe: Recipe) -> Tensor:
         """The context [77, width] of the empty prompt."""
-        return self._schedule("", recipe)[0].context
+        return self.timeline("", recipe)[0].context
 
     def forget(self) -> None:
         """Encode everything anew from here on."""
         self._known.clear()
 
-    def _schedule(self, text: str, recipe: Recipe) -> tuple[Text, ...]:
+    def timeline(self, text: str, recipe: Recipe) -> tuple[Text, ...]:
+        """The stretches of a text's schedule, encoded together."""
         calls = recipe.steps * (2 if SAMPLER_FACTS[recipe.sampler].second_order else 1)
         timed = [(calls, text)]
         if recipe.dialect == "webui":      # NovelAI's language has no prompt editing: its [ ] only weaken
@@ -57,7 +58,7 @@ class Texts:
         if key not in self._known:
             # all texts of one schedule are encoded together: the web UI's emphasis rescales by the mean of the whole tensor
             with torch.inference_mode():
-                contexts = encode_texts([one for _, one in timed], self._encoder, self._vocabulary, **how)
+                contexts = encode_texts([one for _, one in timed], self._encoder, self.vocabulary, embeddings=self.embeddings, **how)
             self._known[key] = tuple(Text(until, context) for (until, _), context in zip(timed, contexts, strict=True))
             while len(self._known) > REMEMBERED:
                 self._known.popitem(last=False)
