@@ -1,0 +1,1 @@
+"""The prompt language: plain text in, plain data out. Standard library only."""
