@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from nbsd.prompt.schedule import and_parts, prompt_schedule
 from safetensors.torch import load_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from nbsd.conditioning.encode import EMPHASIS, chunk_text, encode_texts
 from nbsd.conditioning.tokens import Vocabulary, token_count
 from nbsd.errors import RecipeError, WrongFamilyError
+from nbsd.prompt.schedule import and_parts, prompt_schedule
 
 DATA = Path(__file__).parent / "data" / "fidelity"
 CASES = json.loads((DATA / "b_conditioning.json").read_text(encoding="utf-8"))["cases"]
@@ -178,6 +178,20 @@ def test_embeddings_leave_the_text_encoder_as_it_was():
     torch.testing.assert_close(encode(["a tiny cat"]), before, rtol=0, atol=0)
 
 
+def test_two_embeddings_of_one_length_are_not_taken_for_each_other():
+    two = {"cat": torch.zeros(1, 48), "dog": torch.linspace(-1, 1, 48).view(1, 48)}
+    cat, dog = encode_texts(["cat", "dog"], tiny_text_encoder(), VOCABULARY, embeddings=two)
+    assert float((cat - dog).abs().max()) > 1e-3
+
+
+def test_an_embedding_at_the_end_of_a_cut_text_goes_over_the_end_token():
+    # old emphasis only; the web UI lets the first vector of a name at place 75 stand where the end token was
+    text = " ".join(["cat"] * 75)
+    plain, over = encode([text], old_emphasis=True), encode([text + " tiny-embed"], old_emphasis=True)
+    torch.testing.assert_close(plain[:, :76], over[:, :76], rtol=0, atol=2e-6)
+    assert float((plain[:, 76] - over[:, 76]).abs().max()) > 1e-3
+
+
 def test_rows_with_and_without_embeddings_do_not_mix():
     both = encode(["a tiny-embed cat", "tiny-neg, (tiny-neg)", "a cat"], emphasis="Ignore")
     for row, text in zip(both, ["a tiny-embed cat", "tiny-neg, (tiny-neg)", "a cat"], strict=True):
@@ -208,11 +222,12 @@ def test_no_gradients_are_recorded():
     assert not encode(["a cat"]).requires_grad
 
 
-def test_half_precision_gives_float32():
+@pytest.mark.parametrize("clip_skip", [1, 2])
+def test_half_precision_gives_float32(clip_skip):
     model = copy.deepcopy(tiny_text_encoder()).bfloat16()
-    got = encode_texts(["a (tiny-embed:1.2) cat"], model, VOCABULARY, clip_skip=2, embeddings=embeddings())
+    got = encode_texts(["a (tiny-embed:1.2) cat"], model, VOCABULARY, clip_skip=clip_skip, embeddings=embeddings())
     assert got.dtype == torch.float32
-    assert float((got - encode(["a (tiny-embed:1.2) cat"], clip_skip=2)).abs().max()) < 0.2
+    assert float((got - encode(["a (tiny-embed:1.2) cat"], clip_skip=clip_skip)).abs().max()) < 0.2
 
 
 def test_every_mode_of_the_recipe_has_a_row():

@@ -58,17 +58,17 @@ def test_tokens_are_those_of_the_slow_tokenizer(text, tokens):
 
 def test_ten_thousand_words_take_under_a_second():
     words = [f"word{n} {'beautiful' if n % 3 else '美しい'}," for n in range(5000)]
-    began = time.perf_counter()
+    began = time.process_time()
     chunks = chunk([(" ".join(words), 1.0)], VOCABULARY)
     assert len(chunks) > 200
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
 
 
 def test_one_endless_word_is_no_trouble():
-    began = time.perf_counter()
+    began = time.process_time()
     assert len(VOCABULARY.encode("ab1cd" * 20_000)) > 50_000
     assert len(VOCABULARY.encode("lorem" * 20_000)) > 10_000
-    assert time.perf_counter() - began < 3
+    assert time.process_time() - began < 3
 
 
 def test_tokens_need_neither_torch_nor_transformers():
@@ -152,6 +152,11 @@ def test_an_embedding_that_does_not_fit_moves_whole():
     assert second.tokens[1:5] == [0, 0, 0, CAT]
     assert second.multipliers[1:5] == [1.3] * 4
     assert token_count([first, second]) == 79
+
+
+def test_an_embedding_that_just_fits_stays():
+    (one,) = chunk([(cats(72) + " tiny-embed", 1.0)], VOCABULARY, embeddings=FIVE)
+    assert one.fixes == [Fix(72, "tiny-embed", 3)]
 
 
 def test_an_embedding_behind_the_comma_stays_in_its_chunk_when_its_tokens_move():

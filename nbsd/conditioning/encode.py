@@ -125,7 +125,7 @@ def _encode(tokens: list[list[int]], text_encoder: nn.Module, clip_skip: int) ->
     if clip_skip > layers:
         raise RecipeError(f"clip skip is {clip_skip}, but the model's text encoder has {layers} layers: use 1 to {layers}")
     # transformers has a text_model between up to 5.0, and none in 5.15
-    norm: nn.Module = getattr(text_encoder, "text_model", text_encoder).final_layer_norm
+    norm: Any = getattr(text_encoder, "text_model", text_encoder).final_layer_norm
     return norm(out.hidden_states[-clip_skip]).float()
 
 
@@ -134,13 +134,11 @@ def inserted(fixes: Sequence[Sequence[Fix]], text_encoder: nn.Module, embeddings
     """Within the block the text encoder reads embeddings' vectors in place of the tokens at `fixes`, a list for each row of the batch."""
     table: nn.Module = text_encoder.get_input_embeddings()  # type: ignore[operator]
 
-    def put(_module: nn.Module, _args: object, output: Tensor) -> Tensor:
-        output = output.clone()
+    def put(_module: nn.Module, _args: object, output: Tensor) -> None:     # output: a copy of rows of the table, free to change
         for row, row_fixes in zip(output, fixes, strict=True):
             for fix in row_fixes:
                 place = row[fix.offset + 1 : fix.offset + 1 + fix.vectors]      # row 0 is the start token
                 place.copy_(_fitting(fix.embedding, embeddings[fix.embedding], row.shape[-1])[: len(place)])
-        return output
 
     handle = table.register_forward_hook(put) if any(fixes) else None
     try:
