@@ -140,6 +140,11 @@ def test_other_emphasis_modes_do_not_look_at_other_texts(emphasis):
     torch.testing.assert_close(alone[0], together[0], rtol=0, atol=2e-6)
 
 
+def test_without_emphasis_the_old_one_leaves_brackets_in_the_text_too():
+    old, new = (encode(["a ((cat))"], emphasis="None", old_emphasis=old) for old in (True, False))
+    torch.testing.assert_close(old, new, rtol=0, atol=0)
+
+
 def test_original_emphasis_keeps_the_mean():
     plain, weighted = encode(["a cat sat"]), encode(["a ((cat:1.4) sat)"])
     assert float(weighted.mean()) == pytest.approx(float(plain.mean()), abs=1e-6)
@@ -153,7 +158,7 @@ def test_text_is_read_from_left_to_right_only():
 
 
 def test_more_chunks_than_the_text_encoder_reads_at_once(monkeypatch):
-    texts = [" BREAK ".join(f"cat {n} (dog:1.{i})" for n in range(4)) for i in range(6)]
+    texts = [" BREAK ".join(f"cat {n} (dog:1.{i}) {i}" for n in range(4)) for i in range(6)]
     together = encode(texts)
     monkeypatch.setattr("nbsd.conditioning.encode.AT_ONCE", 5)
     torch.testing.assert_close(encode(texts), together, rtol=0, atol=2e-6)
