@@ -35,8 +35,9 @@ class NoiseTable:
         """
         dtype = torch.float16 if alphas_cumprod.dtype == torch.float16 else torch.float32
         self.alphas_cumprod = alphas_cumprod.detach().to("cpu", dtype)
-        self.sigmas = ((1 - self.alphas_cumprod) / self.alphas_cumprod) ** 0.5      # [1000], ascending
-        self.log_sigmas = self.sigmas.log()
+        # Roots and logarithms in double precision, then rounded: torch's own are one bit off on some processors, which would show
+        self.sigmas = rounded(torch.sqrt, (1 - self.alphas_cumprod) / self.alphas_cumprod)      # [1000], ascending
+        self.log_sigmas = rounded(torch.log, self.sigmas)
         self.quantize = quantize
 
     @property
@@ -49,7 +50,7 @@ class NoiseTable:
 
     def sigma_to_t(self, sigma: Tensor, quantize: bool | None = None) -> Tensor:
         """The time step of a noise level, float32 of the shape of sigma: linear in log sigma between the table's entries."""
-        log_sigma, table = sigma.detach().cpu().float().log(), self.log_sigmas.float()
+        log_sigma, table = rounded(torch.log, sigma.detach().cpu().float()), self.log_sigmas.float()
         if self.quantize if quantize is None else quantize:
             return (log_sigma - table.view(-1, *[1] * sigma.ndim)).abs().argmin(dim=0).float()
         low = (torch.searchsorted(table, log_sigma, right=True) - 1).clamp(0, len(table) - 2)
@@ -61,6 +62,11 @@ class NoiseTable:
         t = t.detach().cpu().float()
         low, high, weight = t.floor().long(), t.ceil().long(), t.frac()
         return ((1 - weight) * self.log_sigmas[low] + weight * self.log_sigmas[high]).exp()
+
+
+def rounded(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """A function computed in double precision and rounded to x's own: the same bits on every machine."""
+    return function(x.double()).to(x.dtype)
 
 
 class LcmTable(NoiseTable):
@@ -79,12 +85,20 @@ class LcmTable(NoiseTable):
         return super().t_to_sigma(((t.float() - (self.stride - 1)) / self.stride).clamp(0, LCM_STEPS - 1))
 
 
+def root(values: Tensor) -> Tensor:
+    """The square root, rounded once, of numbers from the table.
+
+    torch's own float32 root is one bit off for some numbers on some processors, and near the end of a zero terminal SNR schedule
+    tiny differences of roots decide.
+    """
+    return values.double().sqrt().to(values.dtype)
+
+
 def zero_terminal_snr(alphas_cumprod: Tensor) -> Tensor:
     """The schedule shifted and stretched so that its last step is (nearly) pure noise; Lin et al. 2023, arXiv:2305.08891, algorithm 1."""
-    # The differences near the end are tiny: torch's float32 root, one bit off on some processors, would show in the sigmas
-    root = alphas_cumprod.double().sqrt().to(alphas_cumprod.dtype)
-    first, last = root[0].clone(), root[-1].clone()
-    rescaled = ((root - last) * (first / (first - last))) ** 2
+    roots = root(alphas_cumprod)
+    first, last = roots[0].clone(), roots[-1].clone()
+    rescaled = ((roots - last) * (first / (first - last))) ** 2
     rescaled[-1] = TERMINAL_ALPHA
     return rescaled
 
@@ -157,7 +171,7 @@ class VToEps(EpsToEps):
 
     def finish(self, x: Tensor, at: Tensor, prediction: Tensor) -> Tensor:
         alpha = self.table.alphas_cumprod[int(at)]
-        return alpha.sqrt() * prediction + (1 - alpha).sqrt() * x
+        return root(alpha) * prediction + root(1 - alpha) * x
 
 
 def parametrization(table: NoiseTable, prediction: str = "epsilon", kind: str = "k") -> Parametrization:
