@@ -227,12 +227,12 @@ def test_no_gradients_are_recorded():
     assert not encode(["a cat"]).requires_grad
 
 
-@pytest.mark.parametrize("clip_skip", [1, 2])
-def test_half_precision_gives_float32(clip_skip):
-    model = copy.deepcopy(tiny_text_encoder()).bfloat16()
-    got = encode_texts(["a (tiny-embed:1.2) cat"], model, VOCABULARY, clip_skip=clip_skip, embeddings=embeddings())
+@pytest.mark.parametrize("options", [{"clip_skip": 1}, {"clip_skip": 2}, {"emphasis": "Ignore"}], ids=str)
+def test_half_precision_gives_float32(options):
+    model, text = copy.deepcopy(tiny_text_encoder()).bfloat16(), "a (tiny-embed:1.2) cat"
+    got = encode_texts([text], model, VOCABULARY, embeddings=embeddings(), **options)
     assert got.dtype == torch.float32
-    assert float((got - encode(["a (tiny-embed:1.2) cat"], clip_skip=clip_skip)).abs().max()) < 0.2
+    assert float((got - encode([text], **options)).abs().max()) < 0.2
 
 
 def test_every_mode_of_the_recipe_has_a_row():
