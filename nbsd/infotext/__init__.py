@@ -1,0 +1,5 @@
+"""The web UI's text format: read raw (`parse`), read into a recipe (`read`), written (`write`), taken out of a picture (`from_image`)."""
+
+from nbsd.infotext.text import parse, quote, split_sampler_name, unquote
+
+__all__ = ["parse", "quote", "split_sampler_name", "unquote"]
