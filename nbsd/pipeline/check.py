@@ -52,7 +52,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "unipc_variant": ("bh1", "bh2", "vary_coeff"),
     "unipc_skip_type": ("time_uniform", "time_quadratic", "logSNR"),
 }
-LATER = {"img2img": "changing a given picture", "inpaint": "inpainting", "hires": "hires fix", "tiling": "tiling"}
+LATER = {"img2img": "changing a given picture", "inpaint": "inpainting", "hires": "hires fix"}
 
 
 def check(recipe: Recipe, count: int = 1, batch_size: int = 1) -> None:

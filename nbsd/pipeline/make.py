@@ -16,6 +16,7 @@ from nbsd.picture import Picture
 from nbsd.pipeline.check import check
 from nbsd.pipeline.compute import memory_errors
 from nbsd.pipeline.preview import PreviewThrottle, cheap_preview
+from nbsd.pipeline.tiling import circular
 from nbsd.recipe import Recipe
 from nbsd.sampling import SAMPLERS, Noise, Sampler, Step, make_sigmas, make_timesteps
 from nbsd.sampling.guidance import Guidance
@@ -78,7 +79,8 @@ def make(
             latents = sample(model, batch, control, progress, on_step)
             for one, latent in zip(batch, latents, strict=True):
                 control.check()
-                yield Picture(decode(model, latent, report), model.signed(one), latent=latent.cpu())
+                image = decode(model, latent, report, tiling=recipe.tiling)
+                yield Picture(image, model.signed(one), latent=latent.cpu())
         except Skipped:
             continue
 
@@ -124,9 +126,9 @@ def sample(model: Model, batch: Sequence[Recipe], control: Control, progress: Wa
     """The latents [B, 4, h, w] of a batch, float32 on the model's device, as the sampler leaves them."""
     recipe, device = batch[0], model.compute.device
     sampler = SAMPLERS[recipe.sampler]
+    plan = whole_plan(recipe, sampler, model.table(recipe))
     table = sampler_table(sampler, model.table(recipe))
     noise = starting_noise(batch, device)
-    plan = whole_plan(recipe, sampler, table)
     x, levels = from_noise(sampler, noise.next(), plan, sgm_noise_multiplier=recipe.sgm_noise_multiplier)
     guided = guidance(model, batch, sampler, table)
 
@@ -139,7 +141,7 @@ def sample(model: Model, batch: Sequence[Recipe], control: Control, progress: Wa
     fresh: Noise = noise
     if sampler.brownian:
         fresh = BrownianNoise(x.shape, [one.seed for one in batch], float(plan[plan > 0].min()), float(plan.max()), recipe.rng, device)
-    with memory_errors("making a picture"):
+    with memory_errors("making a picture"), circular(recipe.tiling, model.checkpoint.unet):
         return sampler.run(denoise, x, levels, fresh, on_step, **options(recipe, sampler, table, guided))
 
 
@@ -193,9 +195,9 @@ def options(recipe: Recipe, sampler: Sampler, table: NoiseTable, guided: Guidanc
 
 
 @torch.inference_mode()
-def decode(model: Model, latent: Tensor, report: Callable[[Event], None]) -> Image:
+def decode(model: Model, latent: Tensor, report: Callable[[Event], None], *, tiling: bool = False) -> Image:
     """The picture of one latent [4, h, w]."""
-    with memory_errors("decoding a picture"):
+    with memory_errors("decoding a picture"), circular(tiling, model.checkpoint.vae):
         decoded = model.decode(latent[None])
         if not decoded.isfinite().all() and model.widen_vae():
             report(Note("The VAE overflowed in half precision and now computes in float32."))
