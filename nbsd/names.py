@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 AUTOMATIC = "Automatic"     # the label for "the sampler's default"
+_CHURN = ("s_churn", "s_tmin", "s_tmax", "s_noise")
 
 
 @dataclass(frozen=True)
@@ -25,25 +26,27 @@ class SamplerFacts:
     discard_penultimate: bool = False       # runs one step more and drops the last sigma but one
     timesteps: bool = False                 # steps in whole time steps, has no sigma schedule
     uses_eta: str = ""                      # "eta", "eta_ddim", or "" where the sampler knows no eta
+    sigma_options: tuple[str, ...] = ()     # which of the recipe's s_... fields the web UI hands to it
     novelai: tuple[str, ...] = ()           # NovelAI's names for it that are no alias
 
 
 _ALL = (
     SamplerFacts("DPM++ 2M", ("k_dpmpp_2m",), "Karras"),
-    SamplerFacts("DPM++ SDE", ("k_dpmpp_sde",), "Karras", second_order=True, brownian=True, uses_eta="eta"),
-    SamplerFacts("DPM++ 2M SDE", ("k_dpmpp_2m_sde",), "Exponential", brownian=True, uses_eta="eta"),
-    SamplerFacts("DPM++ 2M SDE Heun", ("k_dpmpp_2m_sde_heun",), "Exponential", brownian=True, uses_eta="eta"),
+    SamplerFacts("DPM++ SDE", ("k_dpmpp_sde",), "Karras", second_order=True, brownian=True, uses_eta="eta", sigma_options=("s_noise",)),
+    SamplerFacts("DPM++ 2M SDE", ("k_dpmpp_2m_sde",), "Exponential", brownian=True, uses_eta="eta", sigma_options=("s_noise",)),
+    SamplerFacts("DPM++ 2M SDE Heun", ("k_dpmpp_2m_sde_heun",), "Exponential", brownian=True, uses_eta="eta", sigma_options=("s_noise",)),
     SamplerFacts("DPM++ 2S a", ("k_dpmpp_2s_a",), "Karras", second_order=True, uses_ensd=True, uses_eta="eta",
-                 novelai=("k_dpmpp_2s_ancestral",)),
-    SamplerFacts("DPM++ 3M SDE", ("k_dpmpp_3m_sde",), "Exponential", brownian=True, discard_penultimate=True, uses_eta="eta"),
+                 sigma_options=("s_noise",), novelai=("k_dpmpp_2s_ancestral",)),
+    SamplerFacts("DPM++ 3M SDE", ("k_dpmpp_3m_sde",), "Exponential", brownian=True, discard_penultimate=True, uses_eta="eta",
+                 sigma_options=("s_noise",)),
     SamplerFacts("Euler a", ("k_euler_a", "k_euler_ancestral"), uses_ensd=True, uses_eta="eta"),
-    SamplerFacts("Euler", ("k_euler",)),
+    SamplerFacts("Euler", ("k_euler",), sigma_options=_CHURN),
     SamplerFacts("LMS", ("k_lms",)),
-    SamplerFacts("Heun", ("k_heun",), second_order=True),
-    SamplerFacts("DPM2", ("k_dpm_2",), "Karras", second_order=True, discard_penultimate=True),
+    SamplerFacts("Heun", ("k_heun",), second_order=True, sigma_options=_CHURN),
+    SamplerFacts("DPM2", ("k_dpm_2",), "Karras", second_order=True, discard_penultimate=True, sigma_options=_CHURN),
     SamplerFacts("DPM2 a", ("k_dpm_2_a",), "Karras", second_order=True, uses_ensd=True, discard_penultimate=True, uses_eta="eta",
-                 novelai=("k_dpm_2_ancestral",)),
-    SamplerFacts("DPM fast", ("k_dpm_fast",), uses_ensd=True, uses_eta="eta"),
+                 sigma_options=("s_noise",), novelai=("k_dpm_2_ancestral",)),
+    SamplerFacts("DPM fast", ("k_dpm_fast",), uses_ensd=True, uses_eta="eta", sigma_options=("s_noise",)),
     SamplerFacts("DPM adaptive", ("k_dpm_ad",), uses_ensd=True, uses_eta="eta", novelai=("k_dpm_adaptive",)),
     SamplerFacts("Restart", ("restart",), "Karras", second_order=True),
     SamplerFacts("DDIM", ("ddim",), timesteps=True, uses_eta="eta_ddim", novelai=("ddim_v3",)),
