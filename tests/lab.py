@@ -145,7 +145,11 @@ class Page:
 
     def wait(self, condition: str, seconds: float = PATIENCE) -> None:
         """Wait until a JavaScript expression is true."""
-        self.page.wait_for_function(f"() => {{ try {{ return Boolean({condition}) }} catch {{ return false }} }}", timeout=seconds * 1000)
+        try:
+            self.page.wait_for_function(f"() => {{ try {{ return Boolean({condition}) }} catch {{ return false }} }}", timeout=seconds * 1000)
+        except pw.TimeoutError:
+            stands = self.js("document.querySelector('.nbsd-run')?.innerText ?? notebook?.node.innerText ?? document.body.innerText")
+            raise AssertionError(f"this did not become true in {seconds:.0f} s: {condition}\nOn the page stands:\n{stands}") from None
 
     def run(self, cell: int, wait: bool = True) -> None:
         """Run a cell; unless told otherwise wait until it has ended."""
@@ -220,8 +224,11 @@ class Panel:
         return str(self.page.js(f"document.querySelector('.nbsd .nbsd-{name}')?.innerText ?? ''")).strip()
 
     def says(self, name: str, words: str, seconds: float = PATIENCE) -> str:
-        """Wait until a part of the panel holds these words; its text."""
-        self.page.wait(f"document.querySelector('.nbsd .nbsd-{name}')?.innerText.includes({json.dumps(words)})", seconds)
+        """Wait until a part of the panel holds these words; its text. An error that the panel shows instead ends the wait."""
+        there = f"document.querySelector('.nbsd .nbsd-{name}')?.innerText.includes({json.dumps(words)})"
+        self.page.wait(f"{there} || document.querySelector('.nbsd .nbsd-error').innerText.trim()", seconds)
+        if not self.page.js(there):
+            raise AssertionError(f"the panel says: {self.text('error')}")
         return self.text(name)
 
     def watch_progress(self) -> None:
