@@ -1,87 +1,137 @@
-"""Trains the autoencoder on rendered pictures. Run: python -m tools.first_model.autoencoder FOLDER --minutes 25
+"""Trains the autoencoder on rendered pictures, in two stages. FOLDER holds the pictures (see dataset.py).
 
-FOLDER holds the pictures (see dataset.py) and receives `vae.pt` (state to go on from) and `vae.log`. Loss: mean absolute error of the
-pixels, the same of their differences to right and below (keeps the lines sharp without a foreign perceptual network), a little KL.
+    python -m tools.first_model.autoencoder FOLDER half    encoder and decoder at 64 pixels: FOLDER/half.pt, half.log
+    python -m tools.first_model.latents FOLDER             grows it to 128 pixels, scales and writes the latents: vae_scaled.pt, latents.pt
+    python -m tools.first_model.autoencoder FOLDER full    the decoder alone at 128 pixels: FOLDER/decoder.pt, full.log, grids/vae.png
+
+Loss: mean absolute and mean squared error of the pixels, the same of their differences to right and below (keeps the lines sharp
+without a foreign perceptual network), a little KL. A stopped run goes on where it was saved; each step's pictures come from its number.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
-from torch import Tensor
+from torch import Tensor, nn
 
 from .dataset import read
-from .networks import make_vae
+from .half import HalfVae
+from .networks import LATENT_SCALE, make_vae, start_vae
 from .state import Plan, save_state
 
-BATCH, KL_WEIGHT, EDGE_WEIGHT, RATE = 8, 3e-6, 0.8, 1.5e-3
+BATCH = {"half": 8, "full": 4}
+RATE = {"half": 2e-3, "full": 1.5e-3}
+KL_WEIGHT, EDGE_WEIGHT = 1e-6, 0.8
+JITTER = 0.05       # deviation of the noise on scaled latents while the decoder trains: the UNet's latents are not exact either
 
 
 def edges(x: Tensor) -> tuple[Tensor, Tensor]:
     return x[..., 1:] - x[..., :-1], x[..., 1:, :] - x[..., :-1, :]
 
 
-def losses(vae: AutoencoderKL, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """The loss and the mean absolute pixel error of a batch [b, 3, 128, 128] in -1..1."""
-    posterior = vae.encode(x).latent_dist
-    y = vae.decode(posterior.sample(generator)).sample
+def picture_loss(y: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss of the answer y for the picture x, and its mean absolute error; both [b, 3, h, w] in -1..1."""
     pixel = (y - x).abs().mean()
     edge = sum((a - b).abs().mean() for a, b in zip(edges(y), edges(x), strict=True))
-    return pixel + 0.5 * (y - x).square().mean() + EDGE_WEIGHT * edge + KL_WEIGHT * posterior.kl().mean(), pixel
+    return pixel + 0.5 * (y - x).square().mean() + EDGE_WEIGHT * edge, pixel
 
 
-def batch_of(pictures: np.ndarray, rng: np.random.Generator, size: int) -> Tensor:
-    rows = np.sort(rng.integers(0, len(pictures), size))
-    return torch.from_numpy(pictures[rows]).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+def half_loss(half: HalfVae, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Of a batch [b, 3, 64, 64]."""
+    mean, log_variance = half.moments(x)
+    noise = torch.randn(mean.shape, generator=generator).to(mean)
+    loss, pixel = picture_loss(half.decode(mean + noise * (log_variance / 2).exp()), x)
+    kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum((1, 2, 3)).mean()
+    return loss + KL_WEIGHT * kl, pixel
 
 
-def train(folder: Path, plan: Plan) -> None:
-    """Goes on from `vae.pt` if it is there, until the plan's steps or minutes are used up."""
-    pictures, _ = read(folder)
-    torch.manual_seed(0)
-    vae = make_vae().train()
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=RATE, betas=(0.9, 0.99), weight_decay=0)
-    step, path = 0, folder / "vae.pt"
+def full_loss(vae: nn.Module, x: Tensor, z: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Of a batch [b, 3, 128, 128] with its scaled latents [b, 4, 16, 16]."""
+    z = z + JITTER * torch.randn(z.shape, generator=generator).to(z)
+    return picture_loss(vae.decode(z / LATENT_SCALE).sample, x)
+
+
+def batch_of(pictures: np.ndarray, rows: np.ndarray, device: str = "cpu") -> Tensor:
+    """[len(rows), 3, 128, 128] in -1..1"""
+    return torch.from_numpy(pictures[rows]).to(device).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+
+
+Loss = Callable[[np.ndarray, torch.Generator], tuple[Tensor, Tensor]]
+
+
+def train(model: nn.Module, trained: list[nn.Parameter], loss_of: Loss, path: Path, stage: str, count: int, plan: Plan) -> None:
+    """Goes on from `path` if it is there, until the plan's steps or minutes are used up."""
+    optimizer = torch.optim.AdamW(trained, lr=RATE[stage], betas=(0.9, 0.99), weight_decay=0)
+    step = 0
     if path.exists():
         state = torch.load(path, weights_only=True)
-        vae.load_state_dict(state["model"])
+        model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         step = state["step"]
     started = saved = time.time()
-    generator, total = torch.Generator().manual_seed(step), []
-    with open(folder / "vae.log", "a") as log:
+    seen: list[tuple[float, float]] = []
+    with open(path.with_suffix(".log"), "a") as log:
         while step < plan.steps and time.time() - started < plan.minutes * 60:
             for group in optimizer.param_groups:
-                group["lr"] = RATE * plan.rate(step)
-            x = batch_of(pictures, np.random.default_rng([1, step]), BATCH)
-            loss, pixel = losses(vae, x, generator)
+                group["lr"] = RATE[stage] * plan.rate(step)
+            rows = np.sort(np.random.default_rng([1, step]).integers(0, count, BATCH[stage]))
+            loss, pixel = loss_of(rows, torch.Generator().manual_seed(step))
             optimizer.zero_grad()
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+            torch.nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
             step += 1
-            total.append((float(loss), float(pixel)))
+            seen.append((loss.item(), pixel.item()))
             if step % 25 == 0:
-                mean = np.mean(total, 0)
+                mean = np.mean(seen, 0)
                 print(f"{step} loss {mean[0]:.4f} pixel {mean[1]:.4f} seconds {time.time() - started:.0f}", file=log, flush=True)
-                total = []
-            if time.time() - saved > 120:
-                save_state(path, model=vae.state_dict(), optimizer=optimizer.state_dict(), step=step)
+                seen = []
+            if time.time() - saved > 90:
+                save_state(path, model=model.state_dict(), optimizer=optimizer.state_dict(), step=step)
                 saved = time.time()
-    save_state(path, model=vae.state_dict(), optimizer=optimizer.state_dict(), step=step)
+    save_state(path, model=model.state_dict(), optimizer=optimizer.state_dict(), step=step)
+
+
+def train_half(folder: Path, plan: Plan, device: str) -> None:
+    pictures, _ = read(folder)
+    torch.manual_seed(0)
+    vae = make_vae()
+    start_vae(vae)
+    half = HalfVae(vae).to(device)
+
+    def loss_of(rows: np.ndarray, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        return half_loss(half, torch.nn.functional.avg_pool2d(batch_of(pictures, rows, device), 2), generator)
+
+    train(half, list(half.parameters()), loss_of, folder / "half.pt", "half", len(pictures), plan)
+
+
+def train_full(folder: Path, plan: Plan, device: str) -> None:
+    pictures, _ = read(folder)
+    latents = torch.load(folder / "latents.pt", weights_only=True)
+    vae = make_vae()
+    vae.load_state_dict(torch.load(folder / "vae_scaled.pt", weights_only=True))
+    vae.requires_grad_(False).to(device)
+    trained = [*vae.decoder.requires_grad_(True).parameters(), *vae.post_quant_conv.requires_grad_(True).parameters()]
+
+    def loss_of(rows: np.ndarray, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        return full_loss(vae, batch_of(pictures, rows, device), latents[rows].float().to(device), generator)
+
+    train(vae, trained, loss_of, folder / "decoder.pt", "full", len(pictures), plan)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--minutes", type=float, default=25)
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("stage", choices=("half", "full"))
+    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--steps", type=int, default=2000, help="where the learning rate reaches its end")
     parser.add_argument("--threads", type=int, default=2)
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
-    train(chosen.folder, Plan(chosen.steps, chosen.minutes))
+    run = {"half": train_half, "full": train_full}[chosen.stage]
+    run(chosen.folder, Plan(chosen.steps, chosen.minutes), "cuda" if torch.cuda.is_available() else "cpu")

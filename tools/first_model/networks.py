@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-UNET_WIDTHS = (64, 64, 64, 64)
-VAE_WIDTHS = (32, 32, 64, 64)
+UNET_WIDTHS, UNET_LAYERS = (64, 96, 96, 64), 1
+VAE_WIDTHS, VAE_LAYERS = (32, 32, 64, 64), 1
 TEXT_WIDTH, TEXT_LAYERS, TEXT_HEADS = 40, 6, 4      # 40 is no UNet width: a hypernetwork of size 40 can only mean the text
 LATENT_SCALE = 0.18215                              # SD 1's constant: latents times this have unit deviation
 VOCABULARY = 49408
@@ -16,17 +17,47 @@ VOCABULARY = 49408
 def make_vae() -> AutoencoderKL:
     """f = 8, four latent channels: 128 x 128 pixels become [4, 16, 16]."""
     return AutoencoderKL(
-        in_channels=3, out_channels=3, latent_channels=4, sample_size=128, block_out_channels=VAE_WIDTHS, layers_per_block=2,
+        in_channels=3, out_channels=3, latent_channels=4, sample_size=128, block_out_channels=VAE_WIDTHS, layers_per_block=VAE_LAYERS,
         down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4, norm_num_groups=32,
         scaling_factor=LATENT_SCALE,
     )
 
 
+@torch.no_grad()
+def start_vae(vae: AutoencoderKL) -> None:
+    """Initial weights from which few steps suffice: nearly linear, little noise, and an encoder's norm that keeps absolute colours.
+
+    Residual branches start small and the straight road keeps the signal's variance. The encoder's last norm has two channels in a
+    group: one of each pair starts as a constant, so that the norm does not take the other's mean and contrast away.
+    """
+    for module in vae.modules():
+        if type(module).__name__ == "ResnetBlock2D":
+            module.conv2.weight *= 0.15
+            if module.conv_shortcut is not None:
+                nn.init.orthogonal_(module.conv_shortcut.weight)
+        elif type(module).__name__ == "Attention":
+            module.to_out[0].weight *= 0.1
+        elif type(module).__name__ == "Downsample2D":
+            nn.init.normal_(module.conv.weight, std=(9 * module.conv.in_channels) ** -0.5)
+        elif type(module).__name__ == "Upsample2D":
+            nn.init.dirac_(module.conv.weight)
+            module.conv.weight += torch.randn_like(module.conv.weight) * 0.02
+    encoder, k = vae.encoder, 8.0
+    encoder.mid_block.resnets[1].conv2.bias[1::2] = k
+    encoder.conv_norm_out.weight.fill_(k / 2)
+    encoder.conv_norm_out.bias[0::2], encoder.conv_norm_out.bias[1::2] = k / 2, -k / 2
+    vae.quant_conv.weight[4:] *= 0.1        # little noise on the latents to begin with: a deviation of 0.05
+    vae.quant_conv.bias[4:] = -6
+
+
 def make_unet() -> UNet2DConditionModel:
+    """SD 1's layout with one block a level, and text at 8 x 8 and 4 x 4 only: attention at 16 x 16 would cost twice all the rest."""
     return UNet2DConditionModel(
-        sample_size=16, in_channels=4, out_channels=4, block_out_channels=UNET_WIDTHS, layers_per_block=2, cross_attention_dim=TEXT_WIDTH,
-        attention_head_dim=8, norm_num_groups=32,      # "attention_head_dim" is the number of heads in SD 1 configs
-        down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",), up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+        sample_size=16, in_channels=4, out_channels=4, block_out_channels=UNET_WIDTHS, layers_per_block=UNET_LAYERS,
+        cross_attention_dim=TEXT_WIDTH, norm_num_groups=32,
+        attention_head_dim=8,       # the number of heads, in spite of its name
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
     )
 
 
@@ -36,6 +67,41 @@ def make_text_encoder() -> CLIPTextModel:
         num_attention_heads=TEXT_HEADS, max_position_embeddings=77, hidden_act="quick_gelu", projection_dim=TEXT_WIDTH,
         bos_token_id=49406, eos_token_id=49407, pad_token_id=49407,
     ))
+
+
+@torch.no_grad()
+def start_text_encoder(text: CLIPTextModel, used: list[int]) -> torch.Tensor:
+    """Initial weights, and the mask [vocabulary, 1] of the tokens that captions use; rows of the others are zero and must stay so.
+
+    The last ten of the 40 dimensions hold the position as five turning pointers, the others the token. The first two heads of the
+    first layer look at the token before and the one before that, so that "blue" and "hair" meet from the first step on.
+    The final norm starts with a bias well above zero: emphasis divides by the mean of all vectors, which must stay away from zero.
+    """
+    inner = getattr(text, "text_model", text)
+    embeddings, first = inner.embeddings, inner.encoder.layers[0].self_attn
+    head = TEXT_WIDTH // TEXT_HEADS
+    speeds = torch.tensor([2.0, 1.2, 0.7, 0.35, 0.12])
+    angles = torch.arange(77)[:, None] * speeds
+    mask = torch.zeros(VOCABULARY, 1)
+    mask[used] = 1
+    embeddings.token_embedding.weight.copy_(torch.randn(VOCABULARY, TEXT_WIDTH) * 0.6 * mask)
+    embeddings.token_embedding.weight[:, -head:] = 0
+    embeddings.position_embedding.weight.normal_(std=0.02)
+    embeddings.position_embedding.weight[:, -head:] = torch.stack([angles.sin(), angles.cos()], 2).flatten(1) * 0.8
+    for back in (1, 2):
+        rows = slice((back - 1) * head, back * head)
+        first.q_proj.weight[rows] = 0
+        first.k_proj.weight[rows] = 0
+        for i, speed in enumerate(speeds):
+            turn = torch.tensor([[torch.cos(back * speed), -torch.sin(back * speed)], [torch.sin(back * speed), torch.cos(back * speed)]])
+            at = slice((back - 1) * head + 2 * i, (back - 1) * head + 2 * i + 2)
+            seen = slice(TEXT_WIDTH - head + 2 * i, TEXT_WIDTH - head + 2 * i + 2)
+            first.q_proj.weight[at, seen] = 2.6 * turn
+            first.k_proj.weight[at, seen] = 2.6 * torch.eye(2)
+        nn.init.orthogonal_(first.v_proj.weight[rows])
+    nn.init.orthogonal_(first.out_proj.weight)
+    inner.final_layer_norm.bias.fill_(0.3)
+    return mask
 
 
 def alphas_cumprod() -> torch.Tensor:

@@ -1,0 +1,66 @@
+"""Pictures from networks in training: plain Euler with guidance, and grids of fixed prompts to look at."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .captions import Captions
+from .networks import LATENT_SCALE, alphas_cumprod, make_vae
+
+PROMPTS = (
+    "masterpiece, best quality, 1girl, blonde hair, twintails, blue eyes, smile, school uniform, blue sky, portrait",
+    "masterpiece, best quality, 1girl, pink hair, long hair, green eyes, open mouth, kimono, flowers, upper body",
+    "masterpiece, best quality, 1girl, black hair, bob cut, red eyes, closed mouth, glasses, sweater, white background",
+    "masterpiece, best quality, 1girl, silver hair, short hair, purple eyes, smile, cat ears, hoodie, night sky",
+    "masterpiece, best quality, 1girl, blue hair, ponytail, yellow eyes, one eye closed, open mouth, hairband, pink background",
+    "masterpiece, best quality, 1girl, red hair, long hair, closed eyes, smile, hat, sunset, school uniform",
+    "masterpiece, best quality, 1girl, green hair, twintails, brown eyes, frown, hair ribbon, yellow background, hoodie",
+    "masterpiece, best quality, 1girl, purple hair, bob cut, blue eyes, blush, smile, kimono, green background",
+)
+NEGATIVE = "worst quality, low quality"
+
+
+@torch.no_grad()
+def sample(networks, tokens: Tensor, negative: Tensor, seed: int, steps: int = 16, scale: float = 5.0, clip_skip: int = 1) -> Tensor:
+    """Latents [b, 4, 16, 16] (times 0.18215) for rows of tokens [b, 77], with `negative` [1, 77] as what to avoid."""
+    table = ((1 - alphas_cumprod()) / alphas_cumprod()).sqrt().float()
+    t = torch.linspace(999, 0, steps)
+    sigmas = torch.cat([torch.from_numpy(np.interp(t.numpy(), np.arange(1000), table.numpy())).float(), torch.zeros(1)])
+    b, device = len(tokens), next(networks.parameters()).device
+    tokens, negative, t, sigmas = tokens.to(device), negative.to(device), t.to(device), sigmas.to(device)
+    context = torch.cat([networks.context(tokens, clip_skip), networks.context(negative, clip_skip).expand(b, -1, -1)])
+    x = torch.randn(b, 4, 16, 16, generator=torch.Generator().manual_seed(seed)).to(device) * sigmas[0]
+    for i in range(steps):
+        scaled = x / (1 + sigmas[i] ** 2).sqrt()
+        wanted, avoided = networks.unet(torch.cat([scaled, scaled]), t[i], context).sample.chunk(2)
+        x = x + (avoided + scale * (wanted - avoided)) * (sigmas[i + 1] - sigmas[i])
+    return x.cpu()
+
+
+@torch.no_grad()
+def decode(vae, latents: Tensor) -> np.ndarray:
+    """uint8 [b, 128, 128, 3]"""
+    y = torch.cat([vae.decode(part / LATENT_SCALE).sample for part in latents.split(16)])
+    return y.add(1).mul(127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+
+
+def tile(pictures: np.ndarray, columns: int) -> Image.Image:
+    rows = [np.concatenate(list(pictures[i : i + columns]), axis=1) for i in range(0, len(pictures), columns)]
+    return Image.fromarray(np.concatenate(rows, axis=0))
+
+
+def save_grid(networks, folder: Path, step: int) -> None:
+    """FOLDER/grids/STEP.png: the fixed prompts, two seeds each."""
+    vae = make_vae().eval()
+    vae.load_state_dict(torch.load(folder / "vae_scaled.pt", weights_only=True))
+    captions, rng = Captions(), random.Random(0)
+    tokens = torch.tensor([captions.row(prompt, rng) for prompt in PROMPTS * 2])
+    latents = sample(networks, tokens, torch.tensor([captions.row(NEGATIVE, rng)]), seed=1)
+    (folder / "grids").mkdir(exist_ok=True)
+    tile(decode(vae, latents), 8).save(folder / "grids" / f"{step:06d}.png")
