@@ -92,12 +92,13 @@ def dpmpp_sde(
         on_step(Step(i, sigma, x, x0))
         if sigma_next == 0:
             return x + (x - x0) / sigma * (sigma_next - sigma)
-        middle = (-half(sigma, sigma_next)).exp()
-        down, up = ancestral_split(sigma, middle, eta)
-        halfway = solver_step(x, x0, sigma, down) + noise(sigma, middle) * s_noise * up
+        # The tree rounds its times to six digits: it must be asked at exp(log(sigma)), as k-diffusion does, to the last bit
+        start, middle, end = ((-t).exp() for t in (-sigma.log(), half(sigma, sigma_next), -sigma_next.log()))
+        down, up = ancestral_split(start, middle, eta)
+        halfway = solver_step(x, x0, sigma, down) + noise(start, middle) * s_noise * up
         x0_middle = denoise(halfway, middle)
-        down, up = ancestral_split(sigma, sigma_next, eta)
-        x = solver_step(x, x0_middle, sigma, down) + noise(sigma, sigma_next) * s_noise * up
+        down, up = ancestral_split(start, end, eta)
+        x = solver_step(x, x0_middle, sigma, down) + noise(start, end) * s_noise * up
     return x
 
 

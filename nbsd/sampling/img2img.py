@@ -10,7 +10,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from nbsd.sampling.contract import Sampler
-from nbsd.sampling.parametrize import NoiseTable
+from nbsd.sampling.parametrize import NoiseTable, root
 
 
 class Start(NamedTuple):
@@ -51,4 +51,4 @@ def from_latent(
         return Start(latent + noise * sigmas[0] + noise * extra_noise, sigmas)
     # The noise is that of time step number t, but the first call is made at number t - 1
     alpha = table.alphas_cumprod[plan[t]]
-    return Start(latent * alpha.sqrt() + noise * (1 - alpha).sqrt() + noise * (extra_noise * alpha.sqrt()), plan[:t])
+    return Start(latent * root(alpha) + noise * root(1 - alpha) + noise * (extra_noise * root(alpha)), plan[:t])

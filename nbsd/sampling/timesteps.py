@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from nbsd.sampling.contract import Denoise, Noise, OnStep, Step, ignore
-from nbsd.sampling.parametrize import NoiseTable
+from nbsd.sampling.parametrize import NoiseTable, root
 
 # Adams-Bashforth of second to fourth order, latest first; Liu et al. 2022, equation 12
 PLMS_WEIGHTS = {1: (3 / 2, -1 / 2), 2: (23 / 12, -16 / 12, 5 / 12), 3: (55 / 24, -59 / 24, 37 / 24, -9 / 24)}
@@ -60,23 +60,22 @@ def plms(
     older: list[Tensor] = []    # latest first
     for i, (t, t_next) in enumerate(pairwise(timesteps.flip(0))):
         eps = denoise(x, t)
-        alpha, alpha_next = table.alphas_cumprod[t].float(), table.alphas_cumprod[t_next].float()
-        root = (1 - table.alphas_cumprod[t]).sqrt()
+        alpha, alpha_next = table.alphas_cumprod[t], table.alphas_cumprod[t_next].float()
 
-        def step(x: Tensor, eps: Tensor, a: Tensor = alpha, a_next: Tensor = alpha_next, root: Tensor = root) -> Tensor:
-            return a_next.sqrt() * ((x - root * eps) / a.sqrt()) + (1 - a_next).sqrt() * eps
+        def step(eps: Tensor, x: Tensor = x, a: Tensor = alpha, a_next: Tensor = alpha_next) -> Tensor:
+            return root(a_next) * clean(x, eps, a) + root(1 - a_next) * eps
 
-        on_step(Step(i, table.sigmas[t], x, clean(x, eps, table.alphas_cumprod[t])))
+        on_step(Step(i, table.sigmas[t], x, clean(x, eps, alpha)))
         if older:
             weights = PLMS_WEIGHTS[len(older)]
             average = sum((w * e for w, e in zip(weights, [eps, *older], strict=True)), torch.zeros_like(eps))
         else:       # nothing to look back to: the slope at the end of the step is asked for
-            average = (eps + denoise(step(x, eps), t_next)) / 2
-        x = step(x, average)
+            average = (eps + denoise(step(eps), t_next)) / 2
+        x = step(average)
         older = [eps, *older[:2]]
     return x
 
 
 def clean(x: Tensor, eps: Tensor, alpha: Tensor) -> Tensor:
     """x0 from x and its noise, at the level of `alpha` (a scalar of the table, in the table's precision)."""
-    return (x - (1 - alpha).sqrt() * eps) / alpha.float().sqrt()
+    return (x - root(1 - alpha) * eps) / root(alpha.float())

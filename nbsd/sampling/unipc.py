@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nbsd.errors import RecipeError
 from nbsd.sampling.contract import Denoise, Noise, OnStep, Step, ignore
-from nbsd.sampling.parametrize import NoiseTable
+from nbsd.sampling.parametrize import NoiseTable, root
 
 VARIANTS = ("bh1", "bh2", "vary_coeff")
 SKIP_TYPES = ("time_uniform", "time_quadratic", "logSNR")
@@ -40,7 +40,7 @@ class Clock:
     def at(self, t: Tensor) -> Place:
         log_alpha = interpolate(t, self._times, self._log_alphas)
         variance = 1 - (2 * log_alpha).exp()
-        return Place(t, log_alpha.exp(), variance.sqrt(), log_alpha - 0.5 * variance.log())
+        return Place(t, log_alpha.exp(), root(variance), log_alpha - 0.5 * variance.log())
 
     def time_of(self, log_snr: Tensor) -> Tensor:
         log_alpha = -0.5 * torch.logaddexp(torch.zeros(1), -2 * log_snr)
