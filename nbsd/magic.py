@@ -31,7 +31,7 @@ _last_model: str | None = None      # what the last cell named
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
     """What `%load_ext nbsd` calls."""
-    shell.register_magic_function(sd, "cell", "sd")
+    shell.magics_manager.register_function(sd, magic_kind="cell", magic_name="sd")
 
 
 def sd(line: str, cell: str) -> None:
