@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor, nn
+from transformers.models.clip.configuration_clip import CLIPTextConfig
+from transformers.models.clip.modeling_clip import CLIPTextModel
 
 from nbsd.errors import ModelError
 from nbsd.models.detect import Shapes, check_numbers
@@ -25,6 +28,7 @@ from nbsd.models.keys import (
 )
 from nbsd.models.read import Progress, Reader, read_many
 from nbsd.models.shapes import text_config, unet_config, vae_config
+from nbsd.models.unet import make_unet
 from nbsd.models.weights import Stored, Weights
 
 POSITIONS = "position_ids"      # of CLIP's text model: a buffer, not a weight
@@ -45,16 +49,12 @@ class Plan:
 
 
 def plan_unet(weights: Weights, keys: list[str], family: Family) -> Plan:
-    from nbsd.models.unet import make_unet
-
     config = _config(weights, lambda shapes: unet_config(shapes, family))
     return _plan(weights, "the UNet", make_unet(config), keys, UNET, unet_rules(config["layers_per_block"]))
 
 
 def plan_vae(weights: Weights, keys: list[str], prefix: str, family: Family) -> Plan:
     """`prefix`: what stands before `encoder.` and `decoder.` in the file's keys."""
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-
     config = _config(weights, lambda shapes: vae_config(shapes, prefix, family))
     with torch.device("meta"):
         module = AutoencoderKL(**config)
@@ -62,9 +62,6 @@ def plan_vae(weights: Weights, keys: list[str], prefix: str, family: Family) -> 
 
 
 def plan_text_encoder(weights: Weights, keys: list[str]) -> Plan:
-    from transformers.models.clip.configuration_clip import CLIPTextConfig
-    from transformers.models.clip.modeling_clip import CLIPTextModel
-
     config = _config(weights, text_config)
     with torch.device("meta"):
         module = CLIPTextModel(CLIPTextConfig(**config))

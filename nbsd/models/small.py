@@ -1,29 +1,41 @@
-"""Small files (embeddings and the like) read whole."""
+"""Small files (embeddings, hypernetworks and the like) read whole."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from nbsd.errors import ModelError
 from nbsd.models.read import Reader
 from nbsd.models.weights import Stored, open_weights
 
 
-def read_small(path: Path) -> Mapping[str, Any]:
+def read_small(path: Path) -> Mapping[Any, Any]:
     """What a small file holds, its tensors in memory: a pickle's dictionary as it is, a safetensors file's tensors by key.
 
     Raises ModelError as `open_weights` does.
     """
     weights = open_weights(path)
-    tree = weights.tree if isinstance(weights.tree, Mapping) else weights.tensors
-    with Reader(weights) as reader:
-        return {key: _filled(value, reader) for key, value in tree.items()}
+    tree = weights.tree if isinstance(weights.tree, Mapping) else dict(weights.tensors)
+    try:
+        with closing(Reader(weights)) as reader:
+            return _filled(tree, reader, {})
+    except RecursionError as error:
+        raise ModelError(f"'{path.name}' is damaged: it holds something that holds itself. Download it again.") from error
 
 
-def _filled(value: Any, reader: Reader) -> Any:
-    if isinstance(value, Stored):
-        return reader.read(value)
-    if isinstance(value, Mapping):
-        return {key: _filled(one, reader) for key, one in value.items()}
-    return value
+def _filled(value: Any, reader: Reader, done: dict[int, Any]) -> Any:
+    """`done`: what was read already, by identity, so that what stands in the file a thousand times is read once."""
+    if not isinstance(value, (Stored, dict, list, tuple)):
+        return value
+    if id(value) not in done:
+        if isinstance(value, Stored):
+            read: Any = reader.read(value)
+        elif isinstance(value, dict):
+            read = {key: _filled(item, reader, done) for key, item in value.items()}
+        else:
+            read = type(value)(_filled(item, reader, done) for item in value)
+        done[id(value)] = read
+    return done[id(value)]
