@@ -47,10 +47,11 @@ class Pair(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """The three parts of a text."""
+    """The parts of a text."""
 
+    head: str               # all before the line of parameters, as it is
     prompt: str
-    negative: str | None    # None: no line for it
+    negative: str
     pairs: list[Pair]       # of the last line; empty where it is no line of parameters
 
 
@@ -72,20 +73,20 @@ def unquote(text: str) -> str:
 
 def layout(text: str) -> Layout:
     """Prompt, negative prompt and parameters, cut as the web UI cuts them."""
-    *lines, last = text.strip().split("\n")
+    head, _, last = text.strip().rpartition("\n")
     pairs = list(_pairs(last))
     if len(pairs) < LEAST_PAIRS:
-        lines.append(last)
-        pairs = []
+        head, pairs = text.strip(), []
     prompt: list[str] = []
-    negative: list[str] | None = None
-    for line in lines:
+    negative: list[str] = []
+    lines = prompt
+    for line in head.split("\n"):
         line = line.strip()
         if line.startswith(NEGATIVE):
-            negative = negative or []
+            lines = negative
             line = line[len(NEGATIVE):].strip()
-        (prompt if negative is None else negative).append(line)
-    return Layout(_joined(prompt), None if negative is None else _joined(negative), pairs)
+        lines.append(line)
+    return Layout(head, _joined(prompt), _joined(negative), pairs)
 
 
 def parse(text: str, backcompat: bool = True) -> dict[str, Any]:
@@ -93,19 +94,19 @@ def parse(text: str, backcompat: bool = True) -> dict[str, Any]:
 
     `backcompat` turns on the old behaviours that the text's Version stands for, as the web UI's setting does.
     """
-    prompt, negative, pairs = layout(text)
+    _, prompt, negative, pairs = layout(text)
     found: dict[str, Any] = {}
     for key, value, _ in pairs:
         if size := _SIZE.match(unquote(value)):
             found[f"{key}-1"], found[f"{key}-2"] = size.groups()
         elif value:
             found[key] = unquote(value)
-    found["Prompt"], found["Negative prompt"] = prompt + hypernetwork_tag(found), negative or ""
+    found["Prompt"], found["Negative prompt"] = prompt + hypernetwork_tag(found), negative
     found = {**ABSENT, **found}
     _restore_first_pass(found)
     if found["FP8 weight"] != "Disable":
         found.setdefault("Cache FP16 weight for LoRA", False)
-    spans = parse_weights(prompt) + parse_weights(negative or "")
+    spans = parse_weights(prompt) + parse_weights(negative)
     if any(span.weight != 1.0 and span.text != "BREAK" for span in spans):
         found.setdefault("Emphasis", "Original")
     if backcompat:

@@ -50,7 +50,7 @@ def parse_weights(text: str) -> list[Span]:
             draft.open(token)
         elif number is not None and draft.close("(", number):
             continue
-        elif not (token == ")" and draft.close("(", ROUND) or token == "]" and draft.close("[", SQUARE)):
+        elif not ((token == ")" and draft.close("(", ROUND)) or (token == "]" and draft.close("[", SQUARE))):
             draft.add_with_breaks(token)
     return draft.spans({"(": ROUND, "[": SQUARE})
 
@@ -68,9 +68,9 @@ def parse_novelai(text: str) -> list[Span]:
             draft.open("::", float(found[1]))
         elif token in "{[":
             draft.open(token)
-        elif not (token == "}" and draft.close("{", CURLY)
-                  or token == "]" and draft.close("[", NOVELAI_SQUARE)
-                  or token == "::" and draft.close("::")):
+        elif not ((token == "}" and draft.close("{", CURLY))
+                  or (token == "]" and draft.close("[", NOVELAI_SQUARE))
+                  or (token == "::" and draft.close("::"))):
             draft.add(token)
     return draft.spans({"{": CURLY, "[": NOVELAI_SQUARE})
 
@@ -122,7 +122,7 @@ def _novelai_weighted(words: str, weight: float, before: str) -> str:
         opening, closing = ("{", "}") if power > 0 else ("[", "]")
         return opening * abs(power) + words + closing * abs(power)
     # a digit right before a number or before "::" would be read as part of it
-    gap = " " if before[-1:].isdigit() or before[-1:] in ("+", "-", ".") and before else ""
+    gap = " " if before[-1:].isdigit() or (before[-1:] in ("+", "-", ".") and before) else ""
     return f"{gap}{digits}::{words}{' ' if words[-1] in '0123456789.' else ''}::"
 
 

@@ -1,0 +1,227 @@
+"""What the web UI's text says when, and what its version changes. Facts of A1111 v1.10.1; `recipes.py` and `keys.py` apply them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+from packaging.version import Version
+
+from nbsd.infotext.text import endings, version_of
+from nbsd.names import AUTOMATIC, SAMPLER_FACTS, SCHEDULE_NAMES, SamplerFacts
+from nbsd.prompt.networks import split_networks, strip_comments
+from nbsd.prompt.schedule import and_parts, prompt_schedule
+from nbsd.recipe import Recipe
+
+UNIFORM = "Uniform"
+SEPARATE_SCHEDULE = "1.9.0"     # since this version "Schedule type" is a key of its own, and always written
+NEVER_ENDED = frozenset({"Restart"})    # had a schedule of its own before 1.9, and its name did not say so
+
+# Old behaviours: before which version, for which recipes, which field has which value. A text without a version is older than all
+# of them (the web UI has written its version since May 2023); a version that is none of the web UI's brings no rule.
+BEHAVIOURS: tuple[tuple[str, Callable[[Recipe], bool], str, Any], ...] = (
+    ("1.6.0", lambda recipe: "[" in recipe.prompt, "old_prompt_timelines", True),
+    ("1.6.0", lambda recipe: recipe.sampler in ("DDIM", "PLMS"), "pad_conds", "v0"),
+    ("1.7.0-225", lambda _: True, "downcast_alphas", True),
+)
+
+
+class Written(NamedTuple):
+    """A pair of a text that was read."""
+
+    key: str
+    raw: str        # its value as it stood there
+
+
+class Leftovers(tuple[tuple[str, str], ...]):
+    """`Recipe.unknown` of a recipe that was read: the unknown pairs, and besides them how the text was written.
+
+    It is equal to the plain tuple of its pairs; `write` uses the rest to give back the same text, as far as the recipe is the same.
+    """
+
+    head: str                           # all before the line of parameters
+    prompts: tuple[str, str]            # what was read of it
+    written: tuple[Written, ...]        # all pairs, in their order
+    meant: dict[str, str | None]        # the text of each row of KEYS for the recipe that was read
+
+    def __new__(cls, pairs: Iterable[tuple[str, str]] = (), head: str = "", written: Iterable[Written] = ()) -> Leftovers:
+        self = super().__new__(cls, tuple(pairs))
+        self.head, self.prompts, self.written, self.meant = head, ("", ""), tuple(written), {}
+        return self
+
+
+def facts(recipe: Recipe) -> SamplerFacts:
+    """What is known of the recipe's sampler; nothing of one that nbsd does not know."""
+    return SAMPLER_FACTS.get(recipe.sampler) or SamplerFacts(recipe.sampler)
+
+
+def is_before(version: str, limit: str) -> bool:
+    """Whether the rules of before `limit` hold. Not for versions of other programs."""
+    known = version_of(version)
+    return not version or (known is not None and known < Version(limit))
+
+
+def implied(recipe: Recipe) -> dict[str, Any]:
+    """The fields whose absence from a text of this version does not mean the default."""
+    return {field: value for limit, holds, field, value in BEHAVIOURS if is_before(recipe.version, limit) and holds(recipe)}
+
+
+# Sampler and schedule
+
+
+def schedule_is_apart(recipe: Recipe) -> bool:
+    """Whether the schedule has a key of its own; else the sampler's name ends in it."""
+    if isinstance(recipe.unknown, Leftovers) and any(pair.key == "Schedule type" for pair in recipe.unknown.written):
+        return True
+    known = version_of(recipe.version)
+    return known is not None and known >= Version(SEPARATE_SCHEDULE)
+
+
+def label(sampler: str, schedule: str) -> str:
+    """The schedule that runs; "Automatic" where that is the model's own sigmas."""
+    row = SAMPLER_FACTS.get(sampler)
+    return row.schedule if row and schedule == AUTOMATIC else schedule
+
+
+def bare_is_uniform(sampler: str) -> bool:
+    """Whether a name without a schedule's meant the model's own sigmas before 1.9, and means another schedule since."""
+    row = SAMPLER_FACTS.get(sampler)
+    return row is not None and row.schedule != AUTOMATIC and sampler not in NEVER_ENDED
+
+
+def sampler_text(recipe: Recipe) -> str:
+    if schedule_is_apart(recipe):
+        return recipe.sampler
+    runs = label(recipe.sampler, recipe.schedule)
+    bare = UNIFORM if bare_is_uniform(recipe.sampler) else label(recipe.sampler, AUTOMATIC)
+    return recipe.sampler if runs == bare else f"{recipe.sampler} {runs}"
+
+
+def schedule_text(recipe: Recipe) -> str | None:
+    return label(recipe.sampler, recipe.schedule) if schedule_is_apart(recipe) else None
+
+
+def find_sampler(name: str) -> str | None:
+    """The name of a sampler that goes by this name, in any case of its letters."""
+    return _NAMES.get(name.casefold())
+
+
+def find_schedule(name: str) -> str | None:
+    return _LABELS.get(name.casefold())
+
+
+def split_name(name: str) -> tuple[str, str | None]:
+    """A sampler's name of before 1.9 as sampler and schedule; names that nbsd does not know stay whole."""
+    if found := find_sampler(name):
+        return found, None
+    fits = []
+    for row in SCHEDULE_NAMES.values():
+        for ending in endings(row):
+            if name.casefold().endswith(ending.casefold()) and (found := find_sampler(name[:-len(ending)])):
+                fits.append((len(ending), found, row.label))
+    return max(fits)[1:] if fits else (name, None)
+
+
+def sampler_and_schedule(name: str, schedule: str | None, version: str) -> tuple[str, str]:
+    """What a text's `Sampler` and `Schedule type` (None: absent) mean."""
+    sampler, ending = split_name(name)
+    if ending or schedule is not None:
+        return sampler, ending or find_schedule(schedule or "") or schedule or AUTOMATIC
+    known = version_of(version)
+    old = known is None or known < Version(SEPARATE_SCHEDULE)
+    return sampler, UNIFORM if old and bare_is_uniform(sampler) else AUTOMATIC
+
+
+_NAMES = {name.casefold(): row.name for row in SAMPLER_FACTS.values() for name in (*row.novelai, *row.aliases, row.name)}
+_LABELS = {name.casefold(): row.label for row in SCHEDULE_NAMES.values() for name in (*row.aliases, row.name, row.label)}
+
+
+# When the web UI writes a key
+
+
+def says_ensd(recipe: Recipe) -> bool:
+    """Always in 2022; today only for samplers that are marked so, though others use it too."""
+    return recipe.ensd != 0 and (not recipe.version or (facts(recipe).uses_ensd and recipe.eta != 0))
+
+
+def has_schedule(recipe: Recipe) -> bool:
+    """Whether the first pass runs a schedule that is computed, not the model's own."""
+    return not facts(recipe).timesteps and label(recipe.sampler, recipe.schedule) != AUTOMATIC
+
+
+def runs_beta(recipe: Recipe) -> bool:
+    return has_schedule(recipe) and label(recipe.sampler, recipe.schedule) == "Beta"
+
+
+def says_rho(recipe: Recipe) -> bool:
+    row = SCHEDULE_NAMES.get(label(recipe.sampler, recipe.schedule))
+    return row is not None and has_schedule(recipe) and row.default_rho != -1 and recipe.rho not in (0, row.default_rho)
+
+
+def hires_schedule_text(recipe: Recipe) -> str | None:
+    if recipe.hires is None:
+        return None
+    return _hires_label(recipe) if says_hires_schedule(recipe) else recipe.hires.schedule
+
+
+def says_hires_schedule(recipe: Recipe) -> bool:
+    """Where the second pass computes a schedule, and the first one another or none."""
+    if recipe.hires is None:
+        return False
+    row = SAMPLER_FACTS.get(recipe.hires.sampler or recipe.sampler)
+    second = _hires_label(recipe)
+    first = label(recipe.sampler, recipe.schedule) if has_schedule(recipe) else None
+    return row is not None and not row.timesteps and second not in (AUTOMATIC, first)
+
+
+def _hires_label(recipe: Recipe) -> str:
+    assert recipe.hires is not None
+    return label(recipe.hires.sampler or recipe.sampler, recipe.hires.schedule or recipe.schedule)
+
+
+def says_ngms(recipe: Recipe) -> bool:
+    """Where it can have left a negative prompt out. It looks at every second call only, unless told otherwise; the samplers that step
+    in time steps compare it with the time step, which is hardly ever that low.
+    """
+    steps = recipe.steps
+    if recipe.img2img:
+        steps = int(min(recipe.img2img.denoising_strength, 0.999) * recipe.steps) + 1
+    if not facts(recipe).timesteps:
+        return recipe.ngms > 0 and (steps > 1 or recipe.ngms_all_steps)
+    stride = 1000 // max(1, recipe.steps)
+    looks = range(steps) if recipe.ngms_all_steps else range(1, steps, 2)
+    return any(1 + stride * (steps - call) < recipe.ngms for call in looks)
+
+
+def says_emphasis(recipe: Recipe) -> bool:
+    """Where a text that is encoded has a bracket."""
+    return recipe.emphasis != "Original" and any("(" in text or "[" in text for text in _encoded(recipe))
+
+
+def says_old_timelines(recipe: Recipe) -> bool:
+    """Where they make a difference."""
+    if not recipe.old_prompt_timelines or implied(recipe).get("old_prompt_timelines"):
+        return False
+    passes: list[int | None] = [None]
+    if recipe.hires:
+        passes.append(_calls(recipe.hires.sampler or recipe.sampler, recipe.hires.steps or recipe.steps))
+    steps = _calls(recipe.sampler, recipe.steps)
+    return any(prompt_schedule(text, steps, hires) != prompt_schedule(text, steps, hires, old_timelines=True)
+               for text in _prompts(recipe) for hires in passes)
+
+
+def _calls(sampler: str, steps: int) -> int:
+    row = SAMPLER_FACTS.get(sampler)
+    return steps * 2 if row and row.second_order else steps
+
+
+def _prompts(recipe: Recipe) -> tuple[str, str]:
+    return split_networks(strip_comments(recipe.prompt))[0], strip_comments(recipe.negative_prompt)
+
+
+def _encoded(recipe: Recipe) -> Iterator[str]:
+    """The texts that the text encoder gets for the two prompts."""
+    prompt, negative = _prompts(recipe)
+    steps = _calls(recipe.sampler, recipe.steps)
+    for text in (*(part.text for part in and_parts(prompt)), negative):
+        yield from (one for _, one in prompt_schedule(text, steps, old_timelines=recipe.old_prompt_timelines))
