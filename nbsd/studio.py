@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +19,7 @@ from nbsd.outputs import Outputs
 from nbsd.picture import Picture
 from nbsd.recipe import Recipe
 from nbsd.ui import paste
-from nbsd.ui.dispatch import Screen, ScreenJob
+from nbsd.ui.dispatch import Screen, ScreenJob, route_freely
 from nbsd.ui.form import Form, drawn
 from nbsd.ui.panel import Panel
 from nbsd.ui.parts import Parts
@@ -69,6 +70,14 @@ _SHELVES: dict[tuple[Path, ...], Shelf] = {}
 _WARMING: Job | None = None
 
 
+class Interrupted(KeyboardInterrupt):
+    """The notebook's stop button was pressed while `generate` waited."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows of it: the sentence, no traceback."""
+        return [str(self)]
+
+
 class Studio:
     """The panel, and what it does. `models`: a folder or several, `outputs`: a folder; without them the host's own are used."""
 
@@ -83,7 +92,7 @@ class Studio:
         self._form.restore(self._settings.read())
         self._view = View(parts, on_pick=lambda picture: self._screen.post(lambda: self._view.pick(picture)))
         self._panel = Panel(parts, self._form, self._view)
-        self._screen = Screen(self._view.show, self._view.tick, self._view.fail, host.door)
+        self._screen = Screen(self._view.show, self._tick, self._view.fail, host.door)
         self._errands = Worker(self._errand_told)
         self._greeted = False
         self._asked: ScreenJob | None = None    # the last job of the Generate button
@@ -101,6 +110,7 @@ class Studio:
             self._look_for_files()
             if self._shelf is None:
                 _warm_up()
+        self._screen.flush()
 
     def _ipython_display_(self) -> None:
         self.show()
@@ -145,17 +155,33 @@ class Studio:
     def generate(self, recipe: Recipe | None = None, count: int = 1, batch_size: int = 1) -> list[Picture]:
         """Make pictures and wait for them. The notebook's stop button and the panel's Interrupt both end it.
 
-        Returns the finished pictures, also when Interrupt was pressed. Raises what went wrong as NbsdError.
+        Returns the finished pictures, also when Interrupt was pressed. Raises what went wrong as NbsdError, and after the stop button
+        a KeyboardInterrupt, so that a loop around it ends too.
         """
         job = self.submit(recipe, count, batch_size)
-        self._wait(job)
+        try:
+            self._wait(job)
+        except KeyboardInterrupt:
+            raise Interrupted(f"stopped; finished pictures: {len(job.pictures)}, in {self.outputs.folder}") from None
         if job.error is not None:
             raise job.error
         return job.pictures
 
     def _wait(self, job: Job) -> None:
-        job.wait(between=self._screen.between)
-        self._screen.flush()
+        """Wait for the end of a job and until it is shown; the notebook's stop button ends both the job and this."""
+        try:
+            job.wait(between=self._between)
+        finally:
+            self._screen.flush()
+
+    def _between(self) -> None:
+        self._screen.between()
+        route_freely(self._panel.widget)
+
+    def _tick(self) -> bool:
+        held_back = self._view.tick()
+        route_freely(self._panel.widget)
+        return held_back
 
     def _make(self, recipe: Recipe, count: int, batch_size: int, report: Report, control: Control) -> None:
         """The job itself, in the worker's thread."""
@@ -212,10 +238,8 @@ class Studio:
         self._asked = self.submit(None, count, size)
         self._settings.changed()
         if self._screen.callers_wait:
-            try:
+            with suppress(KeyboardInterrupt):       # the job has stopped; a button has no cell that could show the interrupt
                 self._wait(self._asked)
-            except KeyboardInterrupt:
-                self._screen.flush()       # the job has stopped; a button has no cell that could show the interrupt
 
     def _clicked_interrupt(self) -> None:
         job = self._view.job

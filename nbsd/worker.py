@@ -94,9 +94,6 @@ class Job:
                 if between:
                     between()
             raise
-        finally:
-            if between:
-                between()
         return self.done
 
     def _record(self, event: Event) -> None:

@@ -98,7 +98,7 @@ CONTROLS: tuple[Control, ...] = (
 
 # What belongs to the job, not to the recipe.
 JOB: tuple[Control, ...] = (
-    Control("batches", "Batch count", "whole", tip="How many times a batch is made; the seed counts up"),
+    Control("count", "Batch count", "whole", tip="How many times a batch is made; the seed counts up"),
     Control("batch_size", "Batch size", "whole", tip="Pictures made at the same time"),
 )
 

@@ -10,6 +10,7 @@ posted meanwhile, and `pump` lets the clicks through that queue up behind it.
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import sys
 import threading
@@ -164,6 +165,24 @@ def pump() -> None:
             _run_to_end(dispatch(*args))
         finally:
             kernel.set_parent(identity, parent)
+
+
+def route_freely(root: Any) -> None:
+    """Let what the user does to a widget, or to those in it, reach its callback while a cell is busy.
+
+    ipykernel 7.4 gives a widget's message to the loop that wrote the widget last, so to the main one, which waits for the cell. Without
+    that memory the message goes to the thread that JupyterLab has asked for, as in 7.1 to 7.3. All widgets of the panel at a time: were
+    only some freed, a click on Generate could overtake the prompt. This touches private names of ipykernel; where they are not there,
+    nothing happens.
+    """
+    if not hasattr(root.comm, "_reply_subshell_ids"):
+        return
+    waiting = [root]
+    while waiting:
+        widget = waiting.pop()
+        waiting.extend(getattr(widget, "children", ()))
+        with contextlib.suppress(AttributeError):
+            del widget.comm._reply_subshell_id
 
 
 def _next_comm_message(kernel: Any, messages: Any, fetch: Callable[[], None]) -> Any:

@@ -29,7 +29,7 @@ class Form:
         self._kept = Recipe()
         self._watchers: list[Callable[[], None]] = []
         self.write(Recipe(seed=RANDOM, variation_seed=RANDOM))
-        self.by_field["batches"].value = self.by_field["batch_size"].value = 1
+        self.by_field["count"].value = self.by_field["batch_size"].value = 1
 
     def __getitem__(self, field: str) -> w.Widget:
         return self.by_field[field]
@@ -51,8 +51,8 @@ class Form:
 
     def job(self) -> tuple[int, int]:
         """How many pictures in all, and how many at a time."""
-        batches, size = self.by_field["batches"].value, self.by_field["batch_size"].value
-        return batches * size, size
+        count, size = self.by_field["count"].value, self.by_field["batch_size"].value
+        return count * size, size
 
     def kept(self) -> list[str]:
         """The parts of a pasted recipe that have no control yet, in words."""

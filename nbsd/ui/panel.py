@@ -146,7 +146,7 @@ class Panel:
         size = (self.form["width"].value, self.form["height"].value)
         self.sizes.value = f"{size[0]} × {size[1]}" if size in SIZES else OTHER_SIZE
         kept = self.form.kept()
-        text = f"Kept from the pasted recipe, without a control: {', '.join(kept)}" if kept else ""
+        text = f"Kept from the pasted recipe, without a control: {html.escape(', '.join(kept))}" if kept else ""
         if self.kept.value != text:
             self.kept.value = text
         self._kept_row.layout.display = None if kept else "none"
