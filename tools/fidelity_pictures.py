@@ -1,0 +1,110 @@
+"""The fidelity tool's runner for whole pictures: latents, bytes and infotext."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from fidelity_case import recipe_of
+from fidelity_compare import Bench, Mismatch, NotRun, near, same
+from PIL import Image
+
+import nbsd
+from nbsd.errors import NbsdError
+
+TIMES_SPREAD = 10           # latents may differ by this many times what two correct runs differed by
+LEAST, UNKNOWN = 1e-4, 1e-3     # in standard deviations: never tighter than; where no spread was recorded
+PLACES = 0.01               # share of the bytes that may be off by more than 1
+
+
+def picture(bench: Bench, case: dict[str, Any]) -> float:
+    """Make the pictures of a case and compare latents, bytes and infotexts."""
+    if case.get("kind") is None and "text" in case:
+        return full_width_parts(bench, case)
+    params = {**bench.recorded.get("defaults_of_params", {}), **case["params"]}
+    model = model_of(bench, case)
+    try:
+        recipe = recipe_of(case, bench.recorded)
+        count, size = params.get("batch_size", 1) * params.get("n_iter", 1), params.get("batch_size", 1)
+        made = model.generate(recipe, count=count, batch_size=size)
+    except NbsdError as error:
+        raise NotRun(" ".join(str(error).split())) from error
+    except KeyError as error:
+        raise NotRun(f"no field of a recipe for {error}") from error
+    latents = torch.stack([one.latent for one in made])
+    want = bench.tensor(case, "latents")
+    if latents.shape[0] != want.shape[0] and want.shape[0] == size:
+        latents = latents[-want.shape[0]:]      # of several batches only the last one's latents were recorded
+    spread = case.get("spread", {}).get("latents_max_rel_to_std")
+    allowed = UNKNOWN if spread is None else max(LEAST, TIMES_SPREAD * spread)
+    worst = near(latents, want, allowed * float(want.std()), "latents")
+    for one, path in zip(made, case["images"], strict=True):
+        worst = max(worst, bytes_of(one.image, bench, path, case))
+    if bench.family != "e_2022":        # its spelling is that of 2022, asked for by a recipe without a version
+        same([one.infotext for one in made], case["infotexts"], "infotext")
+    return worst
+
+
+def bytes_of(image: Image.Image, bench: Bench, path: str, case: dict[str, Any]) -> float:
+    """The share of bytes off by more than is allowed, over what may be."""
+    adaptive = "DPM adaptive" in str(case["params"].values())
+    step = max(1, case.get("spread", {}).get("bytes_max", 1)) if adaptive else 1
+    with Image.open(bench.folder / path) as recorded:
+        want = torch.frombuffer(bytearray(recorded.convert("RGB").tobytes()), dtype=torch.uint8).to(torch.int16)
+        if image.size != recorded.size:
+            raise Mismatch(f"picture: {image.size}, recorded {recorded.size}")
+    got = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).to(torch.int16)
+    off = float(((got - want).abs() > step).double().mean())
+    if off > PLACES:
+        raise Mismatch(f"bytes: {off:.2%} of the places are off by more than {step}, allowed {PLACES:.0%}", off / PLACES)
+    return off / PLACES
+
+
+def model_of(bench: Bench, case: dict[str, Any]) -> Any:
+    """The model that a case ran on, loaded once."""
+    name = case.get("checkpoint") or bench.recorded.get("checkpoint") or ("full-sd1" if bench.family == "i_full_width" else "tiny-sd1")
+    key = ("model", name, case.get("external_vae"))
+    if key not in bench.kept:
+        for other in [one for one in bench.kept if one[0] == "model" and one[1] != name]:
+            del bench.kept[other]
+        vae = bench.models / case["external_vae"] if case.get("external_vae") else None
+        bench.kept[key] = nbsd.load(
+            file_of(bench, name), vae=vae, device="cpu", dtype="float32", embeddings=bench.models,
+            prediction="v_prediction" if name.endswith("-v") else None,
+        )
+    return bench.kept[key]
+
+
+def file_of(bench: Bench, name: str) -> Path:
+    """The file of a model; one that is another read differently gets a link of its name, the full-width one is made."""
+    if (path := bench.models / name).is_file():
+        return path
+    if (path := bench.models / f"{name}.safetensors").is_file():
+        return path
+    link = bench.scratch / f"{name}.safetensors"
+    if link.exists():
+        return link
+    if name.endswith("-v") and (path := bench.models / f"{name.removesuffix('-v')}.safetensors").is_file():
+        os.symlink(path.resolve(), link)
+        return link
+    if name == "full-sd1" and (recipe := bench.folder / "full-width-recipe.json").is_file():
+        sys.path.append(str(Path(__file__).parent.parent / "bench"))
+        import make_checkpoint
+
+        print(f"making {link.name} (2.1 GB) by {recipe.name}", flush=True)
+        make_checkpoint.from_recipe(recipe, link)
+        return link
+    raise NotRun(f"there is no {name} in {bench.models}")
+
+
+def full_width_parts(bench: Bench, case: dict[str, Any]) -> float:
+    """One UNet answer, one VAE decode, one text at the real widths."""
+    from fidelity_parts import decoded, encoded, predicted
+
+    model = model_of(bench, case)
+    worst = near(predicted(model, *(bench.tensor(case, name) for name in ("x", "t", "context"))), bench.tensor(case, "eps"), 1e-5, "UNet")
+    worst = max(worst, near(decoded(model, bench.tensor(case, "latent")), bench.tensor(case, "decoded"), 1e-5, "VAE"))
+    return max(worst, near(encoded(model, [case["text"]], {}), bench.tensor(case, "cond"), 1e-5, "text"))
