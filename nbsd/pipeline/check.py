@@ -80,7 +80,7 @@ def _numbers(recipe: Recipe) -> Iterator[str]:
         elif name in whole and not _whole(value):
             yield f"{name} is {value!r}: use a whole number"
         elif not least <= value <= most:
-            yield f"{name} is {value}: use a value from {least:g} to {most:g}"
+            yield f"{name} is {value}: use a value from {least} to {most}"
         elif name in ("width", "height") and value % 8:
             yield f"{name} is {value}: use a multiple of 8, such as {max(64, round(value / 8) * 8)}"
 
