@@ -224,10 +224,10 @@ def write(out: Path, rows: dict[str, Row], dtype: torch.dtype) -> None:
     with out.open("wb") as file:
         file.write(len(text_of_header).to_bytes(8, "little") + text_of_header)
         for tensor in fixed.values():
-            file.write(memoryview(tensor.numpy()).cast("B"))
+            file.write(tensor.numpy().tobytes())
         for key in sorted(rows):
             # Through float16 in both cases, so that the two files hold one and the same model.
-            file.write(memoryview(drawn(key, rows[key]).half().to(dtype).flatten().numpy()).cast("B"))
+            file.write(drawn(key, rows[key]).half().to(dtype).numpy().tobytes())
 
 
 def main() -> None:

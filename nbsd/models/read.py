@@ -73,7 +73,7 @@ class Reader:
         """Read the bytes from `start` on into a contiguous tensor."""
         if not flat.numel():
             return
-        view = memoryview(flat.view(torch.uint8).numpy())  # type: ignore[arg-type]
+        view = flat.view(torch.uint8).numpy().data
         self._file.seek(start)
         done = 0
         while done < len(view):
