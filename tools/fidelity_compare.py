@@ -82,9 +82,10 @@ def near(got: Tensor, want: Tensor, allowed: float, what: str, *, relative: bool
         raise Mismatch(f"{what}: shape {tuple(got.shape)}, recorded {tuple(want.shape)}")
     got, want = got.detach().to("cpu", torch.float64), want.to(torch.float64)
     same_kind = (got == want) | (got.isnan() & want.isnan())        # infinities and no-numbers, where the web UI computes them too
-    gap = (got - want).abs().where(~same_kind, torch.zeros(()).double())
+    gap = (got - want).abs()
     if relative:
         gap = gap / want.abs().where(want != 0, torch.ones(()).double())
+    gap = gap.where(~same_kind, torch.zeros(()).double())
     worst = float(gap.max()) if gap.numel() else 0.0
     if math.isnan(worst):
         raise Mismatch(f"{what}: not a number")
