@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -282,7 +283,7 @@ def test_reuse_brings_a_picture_back_into_the_panel(studio: Studio) -> None:
 
 
 def test_paste_fills_every_control_and_says_what_it_understood(studio: Studio) -> None:
-    wanted = Recipe(prompt="a (cat:1.2), 猫", negative_prompt="dog", steps=28, sampler="Euler", cfg_scale=12.0, seed=2870305590,
+    wanted = Recipe(prompt="a (cat:1.2), 猫", negative_prompt="dog", steps=28, sampler="Euler a", cfg_scale=12.0, seed=2870305590,
                     clip_skip=2, ensd=31337, eta=0.5, model="old-anime", vae="soft-colours")
     report = studio.paste(wanted.infotext())
     read = studio.recipe
@@ -320,7 +321,7 @@ def test_the_paste_box_and_an_upload(studio: Studio) -> None:
         panel.upload.set_trait("value", {"a.png": {"metadata": {"name": "a.png"}, "content": content}})
     else:
         panel.upload.value = ({"name": "a.png", "type": "image/png", "size": len(content), "content": memoryview(content),
-                               "last_modified": 0},)
+                               "last_modified": datetime.now()},)
     assert studio.recipe.prompt == "up" and len(panel.upload.value) == 0
 
 

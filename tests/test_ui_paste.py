@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from nbsd.errors import RecipeError
+from nbsd.errors import NbsdError, RecipeError
 from nbsd.recipe import Recipe
 from nbsd.ui import paste
 
@@ -87,7 +87,7 @@ def test_odd_texts_are_prompts(text: str) -> None:
 
 
 def test_a_cut_off_picture_is_one_sentence() -> None:
-    with pytest.raises(RecipeError) as caught:
+    with pytest.raises(NbsdError) as caught:
         paste.read(png()[:60], BEFORE)
     assert "\n" not in str(caught.value)
 

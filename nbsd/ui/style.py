@@ -96,7 +96,7 @@ CSS = """
 .nbsd .nbsd-status { min-height: 19px; color: var(--nb-dim); font-variant-numeric: tabular-nums; }
 .nbsd .nbsd-error [role=alert] { white-space: pre-wrap; padding: 8px 10px; border-radius: 5px; color: var(--nb-text);
   border: 1px solid var(--nb-error); border-left-width: 4px; background: color-mix(in srgb, var(--nb-error) 10%, var(--nb-bg)); }
-.nbsd .nbsd-notes div div, .nbsd .nbsd-hint div { padding: 6px 10px; border-radius: 5px; background: var(--nb-sunk);
+.nbsd .nbsd-notes div div, .nbsd .nbsd-hint div div { padding: 6px 10px; border-radius: 5px; background: var(--nb-sunk);
   border-left: 4px solid var(--nb-accent); margin-top: 4px; }
 .nbsd .nbsd-error:not(:has([role])), .nbsd .nbsd-notes:not(:has(div div)), .nbsd .nbsd-hint:not(:has(div div)) { display: none; }
 

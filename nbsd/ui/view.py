@@ -56,6 +56,7 @@ class View:
         self.infotext = parts.make(w.Textarea, "nbsd-infotext", "nbsd-control", description="Infotext", rows=5)
         set_tip(self.infotext, "Select all and copy: other programs understand it")
         self.reuse = parts.button("Reuse this recipe", "nbsd-reuse", "Fill every control with what made this picture")
+        self.reuse.disabled = True      # until there is a picture
 
     # --- what the studio and the callbacks tell
 
@@ -196,6 +197,7 @@ class View:
         self._put_image(*large(picture), width=picture.image.width)
         self.path.value = f"<code>{html.escape(str(picture.path))}</code>" if picture.path else "not saved"
         self.infotext.value = picture.infotext
+        self.reuse.disabled = False
 
     def _put_image(self, data: bytes, form: str, width: int | None = None) -> None:
         with self.image.hold_sync():
