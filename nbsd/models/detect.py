@@ -60,7 +60,8 @@ class Kind(NamedTuple):
 
 
 CHECKPOINT, VAE, LORA, EMBEDDING, HYPERNETWORK, UNKNOWN = "checkpoint", "vae", "lora", "embedding", "hypernetwork", "unknown"
-CONTROLNET, UPSCALER, UNET_ONLY, TEXT_ENCODER, PART = "controlnet", "upscaler", "unet", "text encoder", "part"
+CONTROLNET, UPSCALER, UNET_ONLY, TEXT_ENCODER, PART, AVERAGES = "controlnet", "upscaler", "unet", "text encoder", "part", "averages"
+WORDS = {VAE: "VAE", LORA: "LoRA", CONTROLNET: "ControlNet", UNET_ONLY: "UNet", PART: "part of a model", AVERAGES: "running averages"}
 
 KINDS: tuple[Kind, ...] = (
     Kind(CONTROLNET, ("control_model.", "controlnet_", "lllite_"), ("controlnet_cond_embedding", "input_hint_block")),
@@ -71,6 +72,7 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(CHECKPOINT, ("cond_stage_model.", "conditioner.embedders.")),
     Kind(UNET_ONLY, (UNET, "joint_blocks.", "double_blocks.")),
+    Kind(AVERAGES, ("model_ema.diffusion_model",)),
     Kind(VAE, ("first_stage_model.decoder.", "decoder.up.", "decoder.mid.", "decoder.up_blocks.", "taesd_")),
     Kind(EMBEDDING, ("emb_params", "string_to_param", "clip_g", "clip_l")),
     Kind(PART, ("down_blocks.", "up_blocks.", "mid_block.", "conv_in.", "time_embedding.")),
@@ -104,27 +106,29 @@ def _kind_of_tree(tree: Any) -> str | None:
 
 
 def family_of(shapes: Shapes) -> Family:
-    """The family of a checkpoint; raises UnknownModelError that says of each family what was missing."""
+    """The family of a checkpoint; raises UnknownModelError that says what it lacks of the families that nbsd can use."""
     reasons = []
     for family, facts in ROWS:
         misses = [miss for fact in facts if (miss := why_not(shapes, fact))]
         if not misses:
             return family
-        reasons.append(f"  {family.name}: {'; '.join(misses)}")
-    raise UnknownModelError(f"it is of no known model family ({len(shapes)} tensors). What was missing:\n" + "\n".join(reasons))
+        if family.supported:
+            reasons.append(f"for {family.name}: {', '.join(misses)}")
+    examples = ", ".join(key[:80] for key in list(shapes)[:3]) or "none"
+    raise UnknownModelError(f"it is of no known model family; missing {'; '.join(reasons)} (it has {len(shapes)} tensors, e.g. {examples})")
 
 
 def why_not(shapes: Shapes, fact: Fact) -> str | None:
     """Why a fact does not hold, or None where it does."""
     key, dim, size = fact
     if key.endswith("*"):
-        return None if any(name.startswith(key[:-1]) for name in shapes) else f"no {key}"
+        return None if any(name.startswith(key[:-1]) for name in shapes) else key
     if key not in shapes:
-        return f"no {key}"
+        return key
     if size is None:
         return None
     got = shapes[key][dim] if dim < len(shapes[key]) else None
-    return None if got == size else f"{key} has {got} where {size} was expected"
+    return None if got == size else f"{key} with {size} where it has {got}"
 
 
 def lora_family(shapes: Shapes) -> str:
@@ -149,7 +153,7 @@ def checkpoint_family(weights: Weights) -> Family:
     except UnknownModelError as error:
         if kind == UNET_ONLY:
             raise WrongFamilyError(f"'{name}' {NOT_A_MODEL[UNET_ONLY]}") from error
-        raise UnknownModelError(f"'{name}' cannot be used as a model: {error}") from None
+        raise UnknownModelError(f"'{name}' cannot be used as a model: {error}. Choose an SD 1 model.") from None
     if not family.supported:
         raise WrongFamilyError(f"'{name}' is a model of the family {family.name}, which nbsd does not support yet: choose an SD 1 model.")
     return family
@@ -169,6 +173,7 @@ NOT_A_MODEL: dict[str, str] = {
     UPSCALER: "is an upscaler, not a model: choose a .safetensors or .ckpt file of an SD 1 model.",
     TEXT_ENCODER: "is a text encoder alone, not a model: choose a .safetensors or .ckpt file of a whole SD 1 model.",
     PART: "is one part of a model in diffusers' layout, not a whole model: choose a single-file SD 1 model (.safetensors or .ckpt).",
+    AVERAGES: "holds only the running averages of a training (model_ema), which nbsd does not read yet: choose the whole SD 1 model.",
     UNET_ONLY: "holds a UNet but no text encoder: choose a file that holds the whole SD 1 model.",
 }
 

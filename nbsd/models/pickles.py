@@ -32,10 +32,11 @@ ELEMENTS = {
 
 # What training programs leave behind, read as placeholders. A capital letter: classes, never functions.
 INERT_PACKAGES = ("pytorch_lightning", "lightning", "lightning_fabric", "lightning_utilities", "omegaconf")
+BUILTINS = ("int", "long", "float", "str", "unicode", "bool", "bytes", "list", "dict", "tuple", "set", "frozenset", "object")
 INERT = frozenset({
-    *(("builtins", name) for name in ("int", "float", "str", "bool", "bytes", "list", "dict", "tuple", "set", "frozenset", "object")),
-    ("typing", "Any"), ("argparse", "Namespace"), ("pathlib", "PosixPath"), ("pathlib", "WindowsPath"),
-    ("pathlib", "PurePosixPath"), ("torch", "device"), ("torch", "layout"), ("torch", "strided"),
+    *(("builtins", name) for name in BUILTINS),     # as types, in settings; "long" and "unicode": as Python 2 and protocol 2 say it
+    *((module, f"{kind}Path") for module in ("pathlib", "pathlib._local") for kind in ("Posix", "Windows", "PurePosix", "PureWindows")),
+    ("typing", "Any"), ("argparse", "Namespace"), ("torch", "device"), ("torch", "layout"), ("torch", "strided"),
     *((f"numpy{core}.multiarray", name) for core in (".core", "._core") for name in ("scalar", "_reconstruct")),
     ("numpy", "dtype"), ("numpy", "ndarray"),
 })  # fmt: skip

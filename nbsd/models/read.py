@@ -87,7 +87,7 @@ class Reader:
             with zipfile.ZipFile(self._path) as archive, archive.open(stored.member or "") as member:
                 member.read(stored.start)
                 raw = bytearray(member.read(stored.nbytes))
-        except (zipfile.BadZipFile, EOFError, RuntimeError, zlib.error) as error:
+        except (zipfile.BadZipFile, EOFError, RuntimeError, ValueError, zlib.error) as error:
             raise ModelError(f"'{self._name}' is damaged: {error}. Download it again.") from error
         if len(raw) != stored.nbytes:
             raise ModelError(f"'{self._name}' is damaged: {stored.member} is shorter than it says. Download it again.")

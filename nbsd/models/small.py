@@ -9,7 +9,7 @@ from typing import Any
 
 from nbsd.errors import ModelError
 from nbsd.models.read import Reader
-from nbsd.models.weights import Stored, open_weights
+from nbsd.models.weights import MOST_PACKED, Stored, open_weights
 
 
 def read_small(path: Path) -> Mapping[Any, Any]:
@@ -21,21 +21,27 @@ def read_small(path: Path) -> Mapping[Any, Any]:
     tree = weights.tree if isinstance(weights.tree, Mapping) else dict(weights.tensors)
     try:
         with closing(Reader(weights)) as reader:
-            return _filled(tree, reader, {})
+            return _filled(tree, reader, {}, [MOST_PACKED * path.stat().st_size])
     except RecursionError as error:
         raise ModelError(f"'{path.name}' is damaged: it holds something that holds itself. Download it again.") from error
 
 
-def _filled(value: Any, reader: Reader, done: dict[int, Any]) -> Any:
-    """`done`: what was read already, by identity, so that what stands in the file a thousand times is read once."""
+def _filled(value: Any, reader: Reader, done: dict[int, Any], budget: list[int]) -> Any:
+    """`done`: what was read already, by identity, so that what stands in the file a thousand times is read once.
+
+    `budget`: the bytes that may still be read, one number; a file can claim the same megabyte for a million tensors.
+    """
     if not isinstance(value, (Stored, dict, list, tuple)):
         return value
     if id(value) not in done:
         if isinstance(value, Stored):
+            budget[0] -= value.nbytes
+            if budget[0] < 0:
+                raise ModelError("this file is damaged: its tensors claim more bytes than it has. Download it again.")
             read: Any = reader.read(value)
         elif isinstance(value, dict):
-            read = {key: _filled(item, reader, done) for key, item in value.items()}
+            read = {key: _filled(item, reader, done, budget) for key, item in value.items()}
         else:
-            read = type(value)(_filled(item, reader, done) for item in value)
+            read = type(value)(_filled(item, reader, done, budget) for item in value)
         done[id(value)] = read
     return done[id(value)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -11,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 from nbsd.errors import ModelError
 from nbsd.models import hashes
 from nbsd.models.cache import CACHE
-from nbsd.models.detect import CHECKPOINT, UNKNOWN, VAE, family_of, kind_of, lora_family
+from nbsd.models.detect import (
+    CHECKPOINT,
+    UNKNOWN,
+    VAE,
+    WORDS,
+    family_of,
+    kind_of,
+    lora_family,
+)
 from nbsd.models.weights import check_file, open_weights
 from nbsd.recipe import split_title
 
@@ -166,8 +175,9 @@ class Store:
         where = " or ".join(f"'{folder}'" for folder in self.folders) or "any folder (none was given)"
         names = [file.stem for file in self._of_kind(files, kind)]
         near = get_close_matches(split_title(title)[0] or title, names, n=3, cutoff=0.4) or names[:3]
-        hint = f"Did you mean {' or '.join(repr(name) for name in near)}?" if near else f"There is no {kind} in it: put one there."
-        return f"no {kind} called '{title}' is in {where}. {hint}"
+        word = WORDS.get(kind, kind)
+        hint = f"Did you mean {' or '.join(repr(name) for name in near)}?" if near else f"There is no {word} there at all: put one there."
+        return f"no {word} called '{title}' is in {where}. {hint}"
 
 
 def _as_path(title: str | Path) -> Path | None:
@@ -184,10 +194,16 @@ def _as_path(title: str | Path) -> Path | None:
 
 
 def _below(folder: Path) -> list[Path]:
-    try:
-        return [path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file()]
-    except OSError:
-        return []
+    """Model files in a folder and below, through links too; a folder that links lead to twice is looked at once."""
+    found: list[Path] = []
+    seen: set[str] = set()
+    for root, inner, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(root)) in seen:
+            inner.clear()
+            continue
+        seen.add(real)
+        found += [path for name in names if (path := Path(root, name)).suffix.lower() in ENDINGS and path.is_file()]
+    return found
 
 
 def _look(path: Path) -> dict[str, Any]:

@@ -21,6 +21,8 @@ LOCAL_HEADER = struct.Struct("<4s22xHH")    # of a zip member: signature, length
 MAGIC = 0x1950A86A20F9469CFC6C              # first pickle of the legacy format, torch/serialization.py MAGIC_NUMBER
 WRAPPERS = ("state_dict", "model_state_dict", "module", "params_ema", "params")
 AGAIN = "Download it again."
+# What reading a broken zip archive can raise.
+ZIP_BROKEN = (zipfile.BadZipFile, zipfile.LargeZipFile, RuntimeError, EOFError, struct.error, zlib.error, ValueError, LookupError, OSError)
 
 
 def open_zip(path: Path) -> Weights:
@@ -35,14 +37,18 @@ def open_zip(path: Path) -> Weights:
                     f"'{path.name}' is a zip archive and no torch file (it holds {len(members)} files, e.g. "
                     f"{', '.join(repr(name[:60]) for name in list(members)[:3])}): unpack it and choose the model file inside."
                 )
+            if odd := [name for name, info in members.items() if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)]:
+                raise ModelError(f"'{path.name}' is packed in a way that torch does not use ({odd[0][:60]!r}): unpack it and save it again.")
             folder = pickles[0].removesuffix("data.pkl")
+            if any(name.startswith(f"{folder}code/") for name in members):
+                raise ModelError(f"'{path.name}' is a TorchScript program, not a file of weights: choose a .safetensors or .ckpt file.")
             if members[pickles[0]].file_size > LONGEST_PICKLE:
                 raise ModelError(f"'{path.name}' is damaged: its pickle alone has {counted(members[pickles[0]].file_size)} bytes. {AGAIN}")
             if (order := f"{folder}byteorder") in members and archive.read(order)[:6] != b"little":
                 raise ModelError(f"'{path.name}' was written on a big-endian machine, which nbsd does not read: choose a .safetensors version.")
             places = _Places(path, raw, members, folder)
             tree = read_pickle(archive.read(pickles[0]), places.find, path.name)
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError, EOFError, struct.error, zlib.error) as error:
+    except ZIP_BROKEN as error:
         raise ModelError(f"'{path.name}' is cut off or damaged: it starts as a zip archive, but {error}. {AGAIN}") from error
     return Weights(path, state_dict(tree), tree=tree)
 

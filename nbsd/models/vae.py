@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nbsd.errors import ModelError, WrongFamilyError
 from nbsd.models.build import Plan, plan_vae
-from nbsd.models.detect import UNKNOWN, kind_of
+from nbsd.models.detect import UNKNOWN, WORDS, kind_of
 from nbsd.models.detect import VAE as VAE_KIND
 from nbsd.models.families import Family
 from nbsd.models.keys import VAE, VAE_DROPS, kept
@@ -32,5 +32,5 @@ def plan_vae_file(path: str | Path, family: Family) -> Plan:
     if (kind := kind_of(weights)) != VAE_KIND:
         what = f"'{weights.path.name}' was chosen as VAE"
         raise WrongFamilyError(f"{what} and is of no kind that nbsd knows: choose a VAE file." if kind == UNKNOWN else
-                               f"{what} and is of another kind ({kind}), without a VAE in it: choose a VAE file.")
+                               f"{what} and is of another kind ({WORDS.get(kind, kind)}), without a VAE in it: choose a VAE file.")
     return plan_vae(weights, keys, "", family)

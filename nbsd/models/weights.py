@@ -5,7 +5,7 @@ What a file is, is decided by its bytes and never by its name. No torch is neede
 
 from __future__ import annotations
 
-import os
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import prod
@@ -88,10 +88,12 @@ def open_weights(path: str | Path) -> Weights:
 
 def check_file(path: Path) -> int:
     """Size in bytes of a file that is there and not empty."""
-    if path.is_dir():
-        raise ModelError(f"'{path}' is a folder, not a model file: choose a .safetensors or .ckpt file in it.")
     try:
-        size = path.stat().st_size
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise ModelError(f"'{path}' is a folder, not a model file: choose a .safetensors or .ckpt file in it.")
+        if not stat.S_ISREG(status.st_mode):    # opening a pipe would wait for ever
+            raise ModelError(f"'{path}' is no file but a device or a pipe: choose a .safetensors or .ckpt file.")
         with path.open("rb"):
             pass
     except FileNotFoundError:
@@ -99,9 +101,9 @@ def check_file(path: Path) -> int:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ModelError(f"'{path.name}' cannot be read ({reason}): check the file's permissions and its name.") from error
-    if not size:
+    if not status.st_size:
         raise ModelError(f"'{path.name}' is empty (0 bytes): the download did not work; download it again.")
-    return size
+    return status.st_size
 
 
 def missing(path: Path) -> str:
@@ -169,11 +171,3 @@ def refuse_stranger(path: Path, start: bytes, size: int) -> None:
 def counted(number: int) -> str:
     """Bytes as a person reads them: '4,265,146,304'."""
     return f"{number:,}"
-
-
-def same_file(one: Path, other: Path) -> bool:
-    """Whether two paths lead to one file."""
-    try:
-        return os.path.samefile(one, other)
-    except OSError:
-        return False
