@@ -151,7 +151,8 @@ TEXTS = {
     "1.6, all kinds of keys": (
         "1girl, \nNegative prompt: (bad:1.2), \nSteps: 20, Sampler: DPM++ 2M Karras, CFG scale: 7, Seed: 1, Size: 512x768, "
         "Model hash: 6ce0161689, Model: v1-5-pruned, VAE hash: 735e4c3a44, VAE: vae-ft.safetensors, Denoising strength: 0.5, "
-        "Clip skip: 2, ControlNet 0: \"Module: canny, Weight: 1\", Hires upscale: 2, Hires steps: 10, Hires upscaler: R-ESRGAN 4x+, TI hashes: \"easyneg: c74b4e810b03\", "
+        "Clip skip: 2, ControlNet 0: \"Module: canny, Weight: 1\", Hires upscale: 2, Hires steps: 10, Hires upscaler: R-ESRGAN 4x+, "
+        "TI hashes: \"easyneg: c74b4e810b03\", "
         "Lora hashes: \"ink: 0123456789ab\", Version: v1.6.0"
     ),
     "civitai": (
@@ -328,7 +329,8 @@ RECIPES = st.builds(
 )
 PARTS = st.fixed_dictionaries({}) | st.fixed_dictionaries({"hires": st.builds(
     Hires, upscaler=st.sampled_from(["Latent", "None"]), scale=NUMBER, width=st.integers(0, 9), height=st.integers(0, 9),
-    steps=st.integers(0, 9), denoising_strength=NUMBER, sampler=st.sampled_from(["", "Euler", "DPM++ 2M"]), model=st.sampled_from(["", "m"]),
+    steps=st.integers(0, 9), denoising_strength=NUMBER, sampler=st.sampled_from(["", "Euler", "DPM++ 2M"]),
+    model=st.sampled_from(["", "m"]),
     prompt=WORDS, negative_prompt=WORDS, schedule=st.sampled_from(["", "Karras", "Beta"]),
 )}) | st.fixed_dictionaries({"img2img": st.builds(
     Img2Img, denoising_strength=NUMBER, resize_mode=st.sampled_from(["Just resize", "Resize and fill"]), noise_multiplier=NUMBER,
