@@ -28,31 +28,31 @@ TO_ANGLE = float(torch.tensor(2.3283064e-10 * 6.2831855))       # 2**-32 * 2 pi
 class Philox:
     """One stream: the draws of a CUDA generator with this seed, in order."""
 
-    def __init__(self, seed: int) -> None:
-        """`seed`: any integer; taken modulo 2**64."""
-        self._seed, self._draws = seed, 0
+    def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
+        """`seed`: any integer; taken modulo 2**64. `device`: where the numbers are computed; they are the same everywhere."""
+        self._seed, self._device, self._draws = seed, device, 0
 
-    def randn(self, shape: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
+    def randn(self, shape: Sequence[int]) -> Tensor:
         """The next draw: float32 unit noise of the given shape."""
-        values = normals([self._seed], math.prod(shape), self._draws, device)
+        values = normals(self._seed, math.prod(shape), self._draws, self._device)
         self._draws += 1
         return values.reshape(tuple(shape))
 
 
-def normals(seeds: Sequence[int], count: int, draw: int = 0, device: torch.device | str = "cpu") -> Tensor:
-    """Draw number `draw` (from 0) of `count` values for each seed: [seeds, count], float32, computed on `device`."""
-    keys = torch.tensor([[seed & LOW, seed >> 32 & LOW] for seed in seeds], dtype=torch.int64, device=device)
-    index = torch.arange(count, dtype=torch.int64, device=device)[None, :]
-    first, second = _words(index, draw, keys[:, 0, None], keys[:, 1, None])
+def normals(seed: int, count: int, draw: int = 0, device: torch.device | str = "cpu") -> Tensor:
+    """Draw number `draw` (from 0) of a seed: [count], float32."""
+    index = torch.arange(count, dtype=torch.int64, device=device)
+    first, second = words(index, draw, seed)
     # Box-Muller. The web UI computes this in float64 and rounds once.
     radius = first.double().mul_(TO_UNIT).add_(TO_UNIT / 2).log_().mul_(-2).sqrt_()
     angle = second.double().mul_(TO_ANGLE).add_(TO_ANGLE / 2)
     return angle.sin_().mul_(radius).float()
 
 
-def _words(index: Tensor, draw: int, key0: Tensor, key1: Tensor) -> tuple[Tensor, Tensor]:
-    """The first two of the four words of the blocks (draw, 0, index, 0) under the keys."""
+def words(index: Tensor, draw: int, seed: int) -> tuple[Tensor, Tensor]:
+    """The first two of the four words of the blocks with the counters (draw, 0, index, 0); int64 tensors of the shape of index."""
     zero = torch.zeros_like(index)
+    key0, key1 = seed & LOW, seed >> 32 & LOW
     c0, c1, c2, c3 = zero + draw, zero, index, zero
     for number in range(ROUNDS):
         # A product of two words fills 64 bits: int64 wraps, and the mask takes the sign off the high word again

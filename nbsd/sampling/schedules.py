@@ -210,6 +210,16 @@ def make_timesteps(n: int, *, discard_penultimate: bool = False) -> Tensor:
     return (torch.arange(0, TRAINED_STEPS, TRAINED_STEPS // n) + 1).clamp(max=TRAINED_STEPS - 1)
 
 
+def timesteps_of_2022(n: int) -> Tensor:
+    """The time steps of DDIM and PLMS in October 2022: as `make_timesteps`, and one more call, down to time step 0.
+
+    Where the last one came to 1000, the web UI failed and began again with a step more (n = 9 ran as 10).
+    """
+    while (steps := torch.arange(0, TRAINED_STEPS, TRAINED_STEPS // n) + 1).max() >= TRAINED_STEPS:
+        n += 1
+    return torch.cat([torch.zeros(1, dtype=torch.int64), steps])
+
+
 def sampler_table(sampler: Sampler, table: NoiseTable) -> NoiseTable:
     """The table that a sampler steps in: the model's, but fewer levels for LCM."""
     return LcmTable(table.alphas_cumprod) if sampler.name == "LCM" else table

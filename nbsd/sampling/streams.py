@@ -37,8 +37,9 @@ def stream(source: str, seed: int, device: torch.device | str = "cpu") -> Stream
     """The stream of a source: "CPU", "NV", or "GPU", which is the device's own generator on CUDA and "NV" elsewhere."""
     if source == "CPU":
         return TorchStream(seed)
-    if source == "GPU" and torch.device(device).type == "cuda":
+    on_cuda = torch.device(device).type == "cuda"
+    if source == "GPU" and on_cuda:
         return TorchStream(seed, device)
     if source in ("NV", "GPU"):
-        return Philox(seed)
+        return Philox(seed, device if on_cuda else "cpu")   # needs float64, which not every other device has
     raise RecipeError(f"no random number source is called {source!r}: use 'GPU', 'CPU' or 'NV'")
