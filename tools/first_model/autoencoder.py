@@ -20,12 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from .dataset import read
-from .half import HalfVae
-from .networks import LATENT_SCALE, make_vae, start_vae
+from .half import HalfVae, start
+from .networks import LATENT_SCALE, make_vae
 from .state import Plan, save_state
 
 BATCH = {"half": 8, "full": 4}
-RATE = {"half": 2e-3, "full": 1.5e-3}
+RATE = {"half": 3e-4, "full": 3e-4}
 KL_WEIGHT, EDGE_WEIGHT = 1e-6, 0.8
 JITTER = 0.05       # deviation of the noise on scaled latents while the decoder trains: the UNet's latents are not exact either
 
@@ -66,7 +66,7 @@ Loss = Callable[[np.ndarray, torch.Generator], tuple[Tensor, Tensor]]
 
 def train(model: nn.Module, trained: list[nn.Parameter], loss_of: Loss, path: Path, stage: str, count: int, plan: Plan) -> None:
     """Goes on from `path` if it is there, until the plan's steps or minutes are used up."""
-    optimizer = torch.optim.AdamW(trained, lr=RATE[stage], betas=(0.9, 0.99), weight_decay=0)
+    optimizer = torch.optim.AdamW(trained, lr=RATE[stage], betas=(0.9, 0.995), weight_decay=0)
     step = 0
     if path.exists():
         state = torch.load(path, weights_only=True)
@@ -100,9 +100,9 @@ def train(model: nn.Module, trained: list[nn.Parameter], loss_of: Loss, path: Pa
 def train_half(folder: Path, plan: Plan, device: str) -> None:
     pictures, _ = read(folder)
     torch.manual_seed(0)
-    vae = make_vae()
-    start_vae(vae)
-    half = HalfVae(vae).to(device)
+    half = HalfVae()
+    start(half, torch.nn.functional.avg_pool2d(batch_of(pictures, np.arange(32)), 2))
+    half.to(device)
 
     def loss_of(rows: np.ndarray, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         return half_loss(half, torch.nn.functional.avg_pool2d(batch_of(pictures, rows, device), 2), generator)

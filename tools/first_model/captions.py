@@ -12,7 +12,8 @@ from nbsd.conditioning.tokens import END, START, Vocabulary
 from .tags import BACKGROUNDS, CLOTHES, EYE_COLOURS, EYES, FLAWS, HAIR_COLOURS, HAIR_STYLES, HEADGEAR, MOUTHS, VIEWS, Tags, caption
 
 EVERY = (
-    *HAIR_COLOURS, *HAIR_STYLES, *EYE_COLOURS, *EYES, *MOUTHS, *HEADGEAR, *CLOTHES, *BACKGROUNDS, *FLAWS, *VIEWS, "blush", "glasses", "1girl", "solo",
+    *HAIR_COLOURS, *HAIR_STYLES, *EYE_COLOURS, *EYES, *MOUTHS, *HEADGEAR, *CLOTHES, *BACKGROUNDS, *FLAWS, *VIEWS, "blush", "glasses",
+            "1girl", "solo",
     "masterpiece", "best quality", "worst quality", "low quality",
 )
 SPARSE, EMPTY, NOISY = 0.3, 0.1, 0.12   # shares of captions: with most tags left out, without any, with words that mean nothing

@@ -131,7 +131,8 @@ def mouth(brush: Brush, tags: Tags, look: Look) -> None:
                                      brush.fill(polygon([(x - 5, y - 3), (x + 5, y - 3), (x + 4, y), (x - 4, y)]), (255, 250, 246))))
         brush.stroke(shape, ink, 0.9)
     elif tags.mouth == "smile":
-        brush.stroke(line([(x - w - 1.2, y - 1.6), (x - w / 2, y + 1.1), (x, y + 1.7), (x + w / 2, y + 1.1), (x + w + 1.2, y - 1.6)]), ink, 1.3)
+        brush.stroke(line([(x - w - 1.2, y - 1.6), (x - w / 2, y + 1.1), (x, y + 1.7), (x + w / 2, y + 1.1), (x + w + 1.2, y - 1.6)]),
+                ink, 1.3)
         brush.stroke(line([(x - 1.2, y + 4), (x + 1.2, y + 4)]), mix(look.skin, (214, 120, 110), 0.6), 0.8)
     elif tags.mouth == "frown":
         brush.stroke(line([(x - w * 0.8, y + 2.2), (x - w * 0.3, y - 0.4), (x + w * 0.3, y - 0.4), (x + w * 0.8, y + 2.2)]), ink, 1.3)
@@ -157,11 +158,13 @@ def eye(brush: Brush, look: Look, side: int, shut: bool) -> None:
     brush.fill(shape, (255, 255, 255))
     brush.inside(shape, lambda: iris(brush, look, x, w, h))
     brush.stroke(line([(x - w * 0.6, h - 1), (x, h + 0.2), (x + w * 0.6, h - 1)]), mix(ink, look.skin, 0.35), 0.8)
-    lash = closed([(x - side * (w + 0.4), -0.5), (x - side * w * 0.55, top + 0.4), (x + side * 0.5, top - 1.5), (x + side * w * 0.75, top + 0.2),
+    lash = closed([(x - side * (w + 0.4), -0.5), (x - side * w * 0.55, top + 0.4), (x + side * 0.5, top - 1.5),
+            (x + side * w * 0.75, top + 0.2),
                    (x + side * (w + 2.7), -1.2), (x + side * (w + 0.6), 1.8), (x + side * w * 0.62, top + 2.8), (x, top + 1.2),
                    (x - side * w * 0.6, top + 2.4)])
     brush.fill(lash, ink)
-    brush.stroke(line([(x - side * w * 0.6, top - 2), (x + side * w * 0.2, top - 3.4), (x + side * w, top - 1.6)]), mix(look.skin, ink, 0.5), 0.7)
+    brush.stroke(line([(x - side * w * 0.6, top - 2), (x + side * w * 0.2, top - 3.4), (x + side * w, top - 1.6)]),
+            mix(look.skin, ink, 0.5), 0.7)
 
 
 def iris(brush: Brush, look: Look, x: float, w: float, h: float) -> None:
@@ -191,10 +194,12 @@ def back_hair(brush: Brush, tags: Tags, look: Look) -> None:
         points = [(-30 - v, -30), (-wide + wave[0], 15), (-wide - 2 + wave[1], 60), (-wide + 4, ends), (wide - 4, ends),
                   (wide + 2 + wave[2], 60), (wide + wave[3], 15), (30 + v, -30), (0, -44 - v)]
     elif tags.style == "bob cut":
-        points = [(-31 - v, -28), (-wide, 4), (-wide + 1, 22), (-28, ends + wave[0]), (0, ends + 2), (28, ends + wave[1]), (wide - 1, 22), (wide, 4),
+        points = [(-31 - v, -28), (-wide, 4), (-wide + 1, 22), (-28, ends + wave[0]), (0, ends + 2), (28, ends + wave[1]),
+                (wide - 1, 22), (wide, 4),
                   (31 + v, -28), (0, -44 - v)]
     else:
-        points = [(-31 - v, -28), (-wide - 2, -4), (-wide + 2, ends), (-18, ends + 7 + wave[0]), (0, ends + 5), (18, ends + 7 + wave[1]), (wide - 2, ends),
+        points = [(-31 - v, -28), (-wide - 2, -4), (-wide + 2, ends), (-18, ends + 7 + wave[0]), (0, ends + 5), (18, ends + 7 + wave[1]),
+                (wide - 2, ends),
                   (wide + 2, -4), (31 + v, -28), (0, -44 - v)]
     shape = closed([(x + t, y) for x, y in points])
     brush.fill(shape, colour)
@@ -206,21 +211,24 @@ def strands(brush: Brush, look: Look, wide: float) -> None:
     """Darker lines that run down the back hair."""
     for k in range(6):
         x = (-1) ** k * (wide - 2 - 4 * (k // 2))
-        brush.stroke(line([(x * 0.85, -10), (x + look.fringe[k], 25), (x * 0.97, 60), (x * 0.9 + look.fringe[k], 95)]), shade(look.hair, 0.6), 1.0)
+        brush.stroke(line([(x * 0.85, -10), (x + look.fringe[k], 25), (x * 0.97, 60), (x * 0.9 + look.fringe[k], 95)]),
+                shade(look.hair, 0.6), 1.0)
 
 
 def tail(brush: Brush, look: Look, side: int, high: bool) -> None:
     """A bunch of hair: one of the twintails, or the ponytail when `high`."""
     w = [f * 1.4 for f in look.fringe]
     if high:
-        points = [(12, -44), (30, -56 + w[0]), (47, -40), (54 + w[1], -8), (46 + w[2], 24), (52 + w[3], 44), (38, 30), (34, 4), (34, -18), (24, -32)]
+        points = [(12, -44), (30, -56 + w[0]), (47, -40), (54 + w[1], -8), (46 + w[2], 24), (52 + w[3], 44), (38, 30), (34, 4),
+                (34, -18), (24, -32)]
     else:
         points = [(27, -26), (40, -34 + w[0]), (52, -14), (57 + w[1], 18), (50 + w[2], 48), (55 + w[3], 66), (42, 56), (37, 26), (33, -4)]
     shape = closed([(side * x, y) for x, y in points])
     brush.fill(shape, shade(look.hair, 0.9))
     mid = [(side * (x - 7), y + 2) for x, y in points[2:5]]
     brush.inside(shape, lambda: (brush.stroke(line(mid), shade(look.hair, 0.66), 1.4),
-                                 brush.stroke(line([(x + side * 3.5, y - 8) for x, y in mid[:2]]), mix(look.hair, (255, 255, 255), 0.4), 2.2)))
+                                 brush.stroke(line([(x + side * 3.5, y - 8) for x, y in mid[:2]]), mix(look.hair, (255, 255, 255), 0.4),
+                                         2.2)))
     brush.stroke(shape, shade(look.hair, 0.42), 1.2)
 
 
@@ -230,7 +238,8 @@ def fringe(brush: Brush, tags: Tags, look: Look) -> None:
     end = {"short hair": 12.0, "bob cut": 22.0}.get(tags.style, look.lock_end)
     for side in (-1, 1):
         f = look.fringe[8 + (side > 0)]
-        lock = closed([(side * (31 + v), -22), (side * (31.5 + v), 0), (side * (28.5 + f), end), (side * (24.5 + f), end * 0.45), (side * 22, -8), (side * 21, -26)])
+        lock = closed([(side * (31 + v), -22), (side * (31.5 + v), 0), (side * (28.5 + f), end), (side * (24.5 + f), end * 0.45),
+                (side * 22, -8), (side * 21, -26)])
         brush.fill(lock, shade(look.hair, 0.93))
         brush.stroke(lock, ink, 1.1)
     tips = []

@@ -1,4 +1,4 @@
-"""Freezes the encoder: grows the autoencoder to full size, gives its latents SD 1's scale and writes those of every training picture.
+"""Freezes the encoder: grows the autoencoder to full size, gives its latents SD 1's scale and writes those of the training pictures.
 
 FOLDER/half.pt becomes FOLDER/vae_scaled.pt (weights only) and FOLDER/latents.pt (float16 [n, 4, 16, 16], times 0.18215, unit
 deviation in each channel). Run: python -m tools.first_model.latents FOLDER
@@ -17,7 +17,7 @@ from torch import Tensor
 from .autoencoder import batch_of
 from .dataset import read
 from .half import HalfVae, grow
-from .networks import LATENT_SCALE, make_vae
+from .networks import LATENT_SCALE
 
 
 @torch.no_grad()
@@ -43,29 +43,30 @@ def encode(half: HalfVae, pictures: np.ndarray, device: str, batch: int = 64) ->
 
 
 @torch.no_grad()
-def prepare(folder: Path, device: str) -> None:
-    pictures, _ = read(folder)
-    half = HalfVae(make_vae()).eval()
+def prepare(folder: Path, count: int, device: str) -> None:
+    pictures = read(folder)[0][:count]
+    half = HalfVae().eval()
     half.load_state_dict(torch.load(folder / "half.pt", weights_only=True)["model"])
     half.to(device)
     z = encode(half, pictures, device)
     mean, std = z.mean((0, 2, 3)), z.std((0, 2, 3))
     sample = batch_of(pictures, np.arange(32), device)
-    grow(half, sample)
-    rescale(half.vae, mean.to(device), std.to(device))
+    vae = grow(half.cpu(), sample.cpu()).eval().to(device)
+    rescale(vae, mean.to(device), std.to(device))
     z = (z - mean.view(1, 4, 1, 1)) / std.view(1, 4, 1, 1)
-    full = half.vae.encode(sample).latent_dist.mean.cpu() * LATENT_SCALE
-    error = (half.vae.decode(full.to(device) / LATENT_SCALE).sample - sample).abs().mean()
+    full = vae.encode(sample).latent_dist.mean.cpu() * LATENT_SCALE
+    error = (vae.decode(full.to(device) / LATENT_SCALE).sample - sample).abs().mean()
     print(f"mean {mean.tolist()} deviation {std.tolist()}; the full encoder differs by {float((full - z[:32]).abs().max()):.2g}; "
           f"pixel error of the grown decoder {float(error):.3f}")
-    torch.save({key: value.cpu() for key, value in half.vae.state_dict().items()}, folder / "vae_scaled.pt")
+    torch.save({key: value.cpu() for key, value in vae.state_dict().items()}, folder / "vae_scaled.pt")
     torch.save(z.half(), folder / "latents.pt")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--count", type=int, default=16000, help="how many pictures, from the first on")
     parser.add_argument("--threads", type=int, default=2)
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
-    prepare(chosen.folder, "cuda" if torch.cuda.is_available() else "cpu")
+    prepare(chosen.folder, chosen.count, "cuda" if torch.cuda.is_available() else "cpu")

@@ -8,46 +8,20 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 UNET_WIDTHS, UNET_LAYERS = (64, 96, 96, 64), 1
-VAE_WIDTHS, VAE_LAYERS = (32, 32, 64, 64), 1
+VAE_WIDTHS, VAE_LAYERS = (64, 32, 64, 64), 1
+HALF_VAE_WIDTHS = (32, 32, 64, 64)                  # what is trained first, see half.py
 TEXT_WIDTH, TEXT_LAYERS, TEXT_HEADS = 40, 6, 4      # 40 is no UNet width: a hypernetwork of size 40 can only mean the text
 LATENT_SCALE = 0.18215                              # SD 1's constant: latents times this have unit deviation
 VOCABULARY = 49408
 
 
-def make_vae() -> AutoencoderKL:
+def make_vae(widths: tuple[int, ...] = VAE_WIDTHS) -> AutoencoderKL:
     """f = 8, four latent channels: 128 x 128 pixels become [4, 16, 16]."""
     return AutoencoderKL(
-        in_channels=3, out_channels=3, latent_channels=4, sample_size=128, block_out_channels=VAE_WIDTHS, layers_per_block=VAE_LAYERS,
+        in_channels=3, out_channels=3, latent_channels=4, sample_size=128, block_out_channels=widths, layers_per_block=VAE_LAYERS,
         down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4, norm_num_groups=32,
         scaling_factor=LATENT_SCALE,
     )
-
-
-@torch.no_grad()
-def start_vae(vae: AutoencoderKL) -> None:
-    """Initial weights from which few steps suffice: nearly linear, little noise, and an encoder's norm that keeps absolute colours.
-
-    Residual branches start small and the straight road keeps the signal's variance. The encoder's last norm has two channels in a
-    group: one of each pair starts as a constant, so that the norm does not take the other's mean and contrast away.
-    """
-    for module in vae.modules():
-        if type(module).__name__ == "ResnetBlock2D":
-            module.conv2.weight *= 0.15
-            if module.conv_shortcut is not None:
-                nn.init.orthogonal_(module.conv_shortcut.weight)
-        elif type(module).__name__ == "Attention":
-            module.to_out[0].weight *= 0.1
-        elif type(module).__name__ == "Downsample2D":
-            nn.init.normal_(module.conv.weight, std=(9 * module.conv.in_channels) ** -0.5)
-        elif type(module).__name__ == "Upsample2D":
-            nn.init.dirac_(module.conv.weight)
-            module.conv.weight += torch.randn_like(module.conv.weight) * 0.02
-    encoder, k = vae.encoder, 8.0
-    encoder.mid_block.resnets[1].conv2.bias[1::2] = k
-    encoder.conv_norm_out.weight.fill_(k / 2)
-    encoder.conv_norm_out.bias[0::2], encoder.conv_norm_out.bias[1::2] = k / 2, -k / 2
-    vae.quant_conv.weight[4:] *= 0.1        # little noise on the latents to begin with: a deviation of 0.05
-    vae.quant_conv.bias[4:] = -6
 
 
 def make_unet() -> UNet2DConditionModel:

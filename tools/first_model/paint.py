@@ -12,7 +12,7 @@ Point = tuple[float, float]
 
 def mix(a: Colour, b: Colour, share: float) -> Colour:
     """`a` moved towards `b`; share 0 is a, 1 is b."""
-    return tuple(int(round(p + (q - p) * share)) for p, q in zip(a, b, strict=True))     # type: ignore[return-value]
+    return tuple(round(p + (q - p) * share) for p, q in zip(a, b, strict=True))     # type: ignore[return-value]
 
 
 def shade(colour: Colour, share: float) -> Colour:

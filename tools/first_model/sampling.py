@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from .captions import Captions
 from .networks import LATENT_SCALE, alphas_cumprod, make_vae
@@ -27,20 +27,18 @@ NEGATIVE = "worst quality, low quality"
 
 
 @torch.no_grad()
-def sample(networks, tokens: Tensor, negative: Tensor, seed: int, steps: int = 16, scale: float = 5.0, clip_skip: int = 1) -> Tensor:
-    """Latents [b, 4, 16, 16] (times 0.18215) for rows of tokens [b, 77], with `negative` [1, 77] as what to avoid."""
+def sample(unet: nn.Module, wanted: Tensor, avoided: Tensor, seed: int, steps: int = 28, scale: float = 7.0) -> Tensor:
+    """Euler on evenly spaced times: latents [b, 4, 16, 16] (times 0.18215) for vectors [b, 77, w], away from those of `avoided`."""
     table = ((1 - alphas_cumprod()) / alphas_cumprod()).sqrt().float()
-    t = torch.linspace(999, 0, steps)
-    sigmas = torch.cat([torch.from_numpy(np.interp(t.numpy(), np.arange(1000), table.numpy())).float(), torch.zeros(1)])
-    b, device = len(tokens), next(networks.parameters()).device
-    tokens, negative, t, sigmas = tokens.to(device), negative.to(device), t.to(device), sigmas.to(device)
-    context = torch.cat([networks.context(tokens, clip_skip), networks.context(negative, clip_skip).expand(b, -1, -1)])
-    x = torch.randn(b, 4, 16, 16, generator=torch.Generator().manual_seed(seed)).to(device) * sigmas[0]
-    for i in range(steps):
-        scaled = x / (1 + sigmas[i] ** 2).sqrt()
-        wanted, avoided = networks.unet(torch.cat([scaled, scaled]), t[i], context).sample.chunk(2)
-        x = x + (avoided + scale * (wanted - avoided)) * (sigmas[i + 1] - sigmas[i])
-    return x.cpu()
+    times = torch.linspace(999, 0, steps)
+    sigmas = torch.cat([torch.from_numpy(np.interp(times.numpy(), np.arange(1000), table.numpy())).float(), torch.zeros(1)])
+    context = torch.cat([wanted, avoided.expand_as(wanted)])
+    x = torch.randn(len(wanted), 4, 16, 16, generator=torch.Generator().manual_seed(seed)).to(wanted) * sigmas[0]
+    for time, sigma, following in zip(times, sigmas, sigmas[1:], strict=False):
+        scaled = x / (1 + sigma**2).sqrt()
+        towards, away = unet(torch.cat([scaled, scaled]), time.to(x.device), context).sample.chunk(2)
+        x = x + (away + scale * (towards - away)) * (following - sigma)
+    return x
 
 
 @torch.no_grad()
@@ -55,12 +53,15 @@ def tile(pictures: np.ndarray, columns: int) -> Image.Image:
     return Image.fromarray(np.concatenate(rows, axis=0))
 
 
+@torch.no_grad()
 def save_grid(networks, folder: Path, step: int) -> None:
     """FOLDER/grids/STEP.png: the fixed prompts, two seeds each."""
     vae = make_vae().eval()
     vae.load_state_dict(torch.load(folder / "vae_scaled.pt", weights_only=True))
     captions, rng = Captions(), random.Random(0)
-    tokens = torch.tensor([captions.row(prompt, rng) for prompt in PROMPTS * 2])
-    latents = sample(networks, tokens, torch.tensor([captions.row(NEGATIVE, rng)]), seed=1)
+    device = next(networks.parameters()).device
+    tokens = torch.tensor([captions.row(prompt, rng) for prompt in (*PROMPTS, *PROMPTS, NEGATIVE)], device=device)
+    context = networks.context(tokens)
+    latents = sample(networks.unet, context[:-1], context[-1:], seed=1, steps=16, scale=5.0).cpu()
     (folder / "grids").mkdir(exist_ok=True)
     tile(decode(vae, latents), 8).save(folder / "grids" / f"{step:06d}.png")

@@ -11,7 +11,8 @@ from .paint import Brush, Colour, closed, mix, polygon
 from .tags import Tags
 
 PLAIN: dict[str, Colour] = {
-    "white background": (252, 252, 252), "pink background": (255, 196, 214), "yellow background": (255, 232, 140), "green background": (166, 220, 160),
+    "white background": (252, 252, 252), "pink background": (255, 196, 214), "yellow background": (255, 232, 140),
+            "green background": (166, 220, 160),
 }
 
 
@@ -49,7 +50,7 @@ def sunset(brush: Brush, whole, rng: random.Random) -> None:
     y = rng.uniform(70, 90)
     brush.oval((rng.uniform(10, 118), y - 8), 15, 15, (255, 236, 150))
     brush.fill(polygon([(-1, y), (129, y), (129, 129), (-1, 129)]), (110, 56, 96))
-    for k in range(5):
+    for _ in range(5):
         brush.oval((rng.uniform(0, 128), rng.uniform(6, y - 16)), rng.uniform(12, 26), 1.6, (255, 190, 140), 0.7)
 
 

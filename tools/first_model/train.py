@@ -102,7 +102,9 @@ def train(folder: Path, plan: Plan, grid_minutes: float, batch: int, device: str
     save_grid(ema, folder, step)
 
 
-def one_step(networks: Networks, optimizer: Any, latents: Tensor, tags: list, captions: Captions, table: Tensor, step: int, batch: int) -> float:
+def one_step(
+    networks: Networks, optimizer: Any, latents: Tensor, tags: list, captions: Captions, table: Tensor, step: int, batch: int
+) -> float:
     """One optimiser step; everything random in it comes from the step's number."""
     rng = random.Random(step)
     generator = torch.Generator().manual_seed(step)

@@ -23,7 +23,8 @@ def draw_body(brush: Brush, tags: Tags, look: Any) -> None:
     neck = polygon([(-6.5, -4), (-7, 14), (-12, 17), (12, 17), (7, 14), (6.5, -4)])
     shadow = mix(look.skin, (214, 120, 110), 0.45)
     lean = look.fringe[10]
-    body = closed([(-9, 10), (-22, 14 + lean), (-36, 21), (-42, 44), (-44, 90), (44, 90), (42, 44), (36, 21), (22, 14 - lean), (9, 10), (0, 16)])
+    body = closed([(-9, 10), (-22, 14 + lean), (-36, 21), (-42, 44), (-44, 90), (44, 90), (42, 44), (36, 21), (22, 14 - lean), (9, 10),
+            (0, 16)])
     brush.fill(neck, look.skin)
     brush.fill(polygon([(-6.5, -4), (-7, 6), (0, 11), (7, 6), (6.5, -4)]), shadow)
     DRESS[tags.clothes](brush, body, look)
@@ -119,7 +120,8 @@ def hat(brush: Brush, look: Any) -> None:
 
 def bow(brush: Brush, x: float, y: float, size: float, colour: Colour) -> None:
     for side in (-1, 1):
-        wing = closed([(x, y), (x + side * size, y - size * 1.1), (x + side * size * 2, y - size * 0.9), (x + side * size * 1.9, y + size * 0.9),
+        wing = closed([(x, y), (x + side * size, y - size * 1.1), (x + side * size * 2, y - size * 0.9),
+                (x + side * size * 1.9, y + size * 0.9),
                        (x + side * size, y + size * 0.8)])
         brush.fill(wing, colour)
         brush.stroke(wing, shade(colour, 0.5), 1.0)
@@ -138,13 +140,15 @@ def cat_ears(brush: Brush, look: Any) -> None:
         brush.fill(ear, look.hair)
         brush.fill(polygon([(side * 14, -42.5), (side * (24 + tip), -56), (side * 27, -36)]), (255, 176, 186))
         brush.stroke(ear, ink, 1.3)
-        brush.fill(polygon([(side * 9, -41), (side * 16, -38), (side * 20, -46), (side * 25, -36), (side * 31, -30), (side * 22, -34)]), look.hair)
+        brush.fill(polygon([(side * 9, -41), (side * 16, -38), (side * 20, -46), (side * 25, -36), (side * 31, -30), (side * 22, -34)]),
+                look.hair)
 
 
 def hairband(brush: Brush, look: Any) -> None:
     colour = look.rng.choice(RIBBONS)
     v = look.volume
-    band = closed([(-33 - v, -16), (-30, -34), (-14, -44.5), (0, -46), (14, -44.5), (30, -34), (33 + v, -16), (28 + v, -17), (26, -29), (12, -38.5),
+    band = closed([(-33 - v, -16), (-30, -34), (-14, -44.5), (0, -46), (14, -44.5), (30, -34), (33 + v, -16), (28 + v, -17), (26, -29),
+            (12, -38.5),
                    (0, -40), (-12, -38.5), (-26, -29), (-28 - v, -17)])
     brush.fill(band, colour)
     brush.stroke(band, shade(colour, 0.5), 1.0)
