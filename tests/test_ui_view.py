@@ -74,10 +74,10 @@ def test_a_job_from_click_to_end(view: View, job: Job, clock: list[float], tmp_p
     assert view.phase is Phase.LOADING
     clock[0] += 2
     view.show(job, Loading("m.ckpt", 50, 200))
-    assert view.bar.value == 0.25 and "loading m.ckpt · 25%" in view.status.value
+    assert view.bar.value == 0.025 and "loading m.ckpt · 25%" in view.status.value
     clock[0] += 2
     view.show(job, progress(5))
-    assert (view.phase, buttons(view)) == (Phase.RUNNING, "IS") and view.bar.value == 0.5
+    assert (view.phase, buttons(view)) == (Phase.RUNNING, "IS") and view.bar.value == pytest.approx(0.55)
     assert "image 1/1 · step 5/10 · 2.0 it/s · 0:03 left · seed 7" in view.status.value
     view.show(job, Made(picture(path=path)))
     view.show(job, Ended())
@@ -205,6 +205,15 @@ def test_how_far_the_whole_job_is(view: View, job: ScreenJob, event: Progress, b
     view.show(job, Started())
     view.show(job, event)
     assert view.bar.value == pytest.approx(share)
+
+
+def test_the_bar_never_goes_back(view: View, job: Job) -> None:
+    places = []
+    for event in (Started(), *(Loading("m", done, 4) for done in range(5)), *(progress(step, 0, 2) for step in range(11)),
+                  Made(picture()), Loading("hires.ckpt", 1, 2), *(progress(step, 1, 2) for step in range(11)), Ended()):
+        view.show(job, event)
+        places.append(view.bar.value)
+    assert places == sorted(places) and places[0] == 0 and places[-1] == 1
 
 
 def test_two_jobs_one_after_the_other(view: View, job: Job) -> None:

@@ -19,6 +19,7 @@ from nbsd.ui.parts import Parts
 from nbsd.ui.phase import Phase, move
 from nbsd.worker import Job
 
+LOADING_SHARE = 0.1         # of the bar, in a job that loads a model: one bar that never goes back
 STATUS_PACE = 1.0           # seconds between two updates of the status line, which screen readers read out
 PREVIEW_PACE = 0.2          # seconds between two previews: there is no back-pressure in ipywidgets
 LARGEST_PNG = 3_000_000     # bytes; a larger file is shown as JPEG, quality 92. The PNG is on disk in any case
@@ -33,6 +34,7 @@ class View:
         self.picture: Picture | None = None     # the picture that is shown large
         self._began = 0.0                       # when the job was taken, seconds of time.monotonic
         self._made = 0
+        self._loaded = 0.0                      # share of the bar that loading took
         self._pinned = False                    # the user looks at a picture: no previews over it
         self._preview_shown = 0.0
         self._said_at = 0.0
@@ -126,7 +128,7 @@ class View:
         self.job = job
         self._go(Phase.LOADING)
         self.clear()
-        self._began, self._made, self._pinned = time.monotonic(), 0, False
+        self._began, self._made, self._loaded, self._pinned = time.monotonic(), 0, 0.0, False
         self.bar.value = 0.0
         self.bar.bar_style = ""
 
@@ -140,7 +142,9 @@ class View:
         if self.phase is Phase.RUNNING:
             self._go(Phase.LOADING)
         share = min(event.done / event.total, 1.0) if event.total else 0.0
-        self.bar.value = share
+        if not self._made:
+            self._loaded = LOADING_SHARE
+            self.bar.value = max(self.bar.value, LOADING_SHARE * share)
         if self.phase is Phase.LOADING:
             self._say(f"loading {event.what}" + (f" · {share:.0%}" if event.total else ""))
 
@@ -149,7 +153,7 @@ class View:
             self._go(Phase.RUNNING)
         batch = min(job.batch_size if isinstance(job, ScreenJob) else 1, event.pictures - event.picture)
         done = event.picture + batch * min(event.step / max(event.steps, 1), 1.0)
-        self.bar.value = done / max(event.pictures, 1)
+        self.bar.value = self._loaded + (1.0 - self._loaded) * done / max(event.pictures, 1)
         if self.phase is Phase.RUNNING:
             self._say(progress_words(event, batch))
         now = time.monotonic()
