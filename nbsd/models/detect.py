@@ -146,13 +146,13 @@ def lora_family(shapes: Shapes) -> str:
 def checkpoint_family(weights: Weights) -> Family:
     """The family of a file that is to be loaded as a model; raises ModelError with the reason where that cannot be."""
     name, kind = weights.path.name, kind_of(weights)
-    if kind not in (CHECKPOINT, UNET_ONLY, UNKNOWN):
+    if kind not in (CHECKPOINT, UNET_ONLY, PART, UNKNOWN):
         raise WrongFamilyError(f"'{name}' {NOT_A_MODEL[kind].format(stem=weights.path.stem, family=_for(weights))}")
     try:
         family = family_of(weights.shapes)
     except UnknownModelError as error:
-        if kind == UNET_ONLY:
-            raise WrongFamilyError(f"'{name}' {NOT_A_MODEL[UNET_ONLY]}") from error
+        if kind in (UNET_ONLY, PART):
+            raise WrongFamilyError(f"'{name}' {NOT_A_MODEL[kind]}") from error
         raise UnknownModelError(f"'{name}' cannot be used as a model: {error}. Choose an SD 1 model.") from None
     if not family.supported:
         raise WrongFamilyError(f"'{name}' is a model of the family {family.name}, which nbsd does not support yet: choose an SD 1 model.")

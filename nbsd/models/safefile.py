@@ -13,9 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from nbsd.errors import ModelError
-from nbsd.models.weights import ITEM_SIZES, Stored, Weights, check_file, counted
+from nbsd.models.weights import (
+    ITEM_SIZES,
+    LONGEST_HEADER,
+    Stored,
+    Weights,
+    check_file,
+    counted,
+)
 
-LONGEST_HEADER = 100_000_000    # bytes; MAX_HEADER_SIZE of the reference implementation
 AGAIN = "Download it again."
 
 

@@ -22,6 +22,7 @@ ITEM_SIZES = {
 FLOATS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
 
 MOST_PACKED = 8             # times its size that a file may claim to unpack to; compressed weights shrink by less than 2
+LONGEST_HEADER = 100_000_000    # bytes of a safetensors header; MAX_HEADER_SIZE of the reference implementation
 LONGEST_POINTER = 1024      # bytes; a Git LFS pointer file is smaller, by its specification
 
 
@@ -76,7 +77,8 @@ def open_weights(path: str | Path) -> Weights:
     size = check_file(path)
     with path.open("rb") as file:
         start = file.read(LONGEST_POINTER)
-    refuse_stranger(path, start, size)
+    if not is_safetensors(start):       # first: the length that these files start with may be any two bytes, "PK" too
+        refuse_stranger(path, start, size)
     weights = _opener(start)(path)
     claimed = sum(stored.nbytes for stored in weights.tensors.values())
     if claimed > MOST_PACKED * size:
@@ -119,8 +121,15 @@ def missing(path: Path) -> str:
     return f"there is no file '{path.name}' in '{folder.absolute()}'.{hint}"
 
 
+def is_safetensors(start: bytes) -> bool:
+    """Whether a file starts as safetensors do: with a possible length, and then a table in JSON."""
+    return start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= LONGEST_HEADER
+
+
 def _opener(start: bytes) -> Callable[[Path], Weights]:
-    if start.startswith(b"PK"):
+    if is_safetensors(start):
+        from nbsd.models.safefile import open_safetensors as opener
+    elif start.startswith(b"PK"):
         from nbsd.models.torchfile import open_zip as opener
     elif start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         from nbsd.models.torchfile import open_legacy as opener
