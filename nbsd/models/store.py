@@ -188,7 +188,7 @@ def _as_path(title: str | Path) -> Path | None:
             return path
     except (OSError, RuntimeError, ValueError):     # too long for a name, no such home, a null byte
         return None
-    if path.is_absolute() or path.is_dir():
+    if path.is_absolute():
         check_file(path)
     return None
 
