@@ -190,3 +190,12 @@ def test_k_samplers_are_guided_in_x0():
     guidance = Guidance(Echo(), how, [[Part(always(3))]], [always(1)], cfg_scale=7.0, planned_calls=20)
     x, sigma = torch.ones(1, 4, 2, 2), torch.tensor(2.0)
     assert torch.allclose(guidance(x, sigma), 1 - 2.0 * torch.tensor(15.0) * torch.ones_like(x))
+
+
+def test_no_call_reads_a_number_back_from_the_device():
+    # see test_samplers: "meta" has no numbers to read
+    parts, negative = [Part([Text(20, context(1).to("meta"))])] * 2, [Text(20, context(1).to("meta"))]
+    guidance = Guidance(lambda x, t, c: x, parametrization(sd1_table()), [parts], [negative], cfg_scale=7.0, planned_calls=9, ngms=4.0)
+    x = torch.zeros(1, 4, 2, 2, device="meta")
+    for sigma in (9.0, 3.0, 1.0):
+        assert guidance(x, torch.tensor(sigma)).is_meta

@@ -352,6 +352,17 @@ def test_what_it_is_given_stays_as_it_is(name):
     assert torch.equal(x, start()) and torch.equal(plan, before)
 
 
+@pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "DPM adaptive"])
+def test_no_step_reads_a_number_back_from_the_device(name):
+    # a tensor on "meta" has no numbers: reading one, which on a GPU means waiting for it, is an error
+    row, x = SAMPLERS[name], torch.zeros(1, 4, 8, 8, device="meta")
+    plan = make_timesteps(20) if row.timesteps else make_sigmas("Karras", 24, TABLE, sampler=row)
+    options = {"table": TABLE} if row.timesteps else {"s_churn": 10.0} if "s_churn" in row.options else {}
+    if "uncond" in row.options:
+        options["uncond"] = lambda: x
+    assert row.run(lambda x, at: x * 0.5, x, plan, lambda *_: x, **options).is_meta
+
+
 # --- the table -------------------------------------------------------------------------------------------------------------------------
 
 def test_there_is_a_row_for_every_name():

@@ -114,6 +114,13 @@ def test_a_discarded_penultimate_is_one_more_time_step():
     assert torch.equal(make_timesteps(20, discard_penultimate=True), make_timesteps(21))
 
 
+@pytest.mark.parametrize("n, calls", [(20, 20), (12, 13), (9, 10), (8, 8), (50, 50)])
+def test_the_old_time_steps_go_on_to_0(n, calls):
+    timesteps = make_timesteps(n, old=True)
+    assert timesteps[:2].tolist() == [0, 1] and timesteps[-1] < 1000
+    assert len(timesteps) - 1 == calls      # what DDIM made in October 2022
+
+
 def test_time_steps_end_with_the_table():
     assert make_timesteps(1000).tolist() == [*range(1, 1000), 999]
     for n in (0, 1001):

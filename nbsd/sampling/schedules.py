@@ -199,25 +199,21 @@ def make_sigmas(
     return sigmas.to(device)
 
 
-def make_timesteps(n: int, *, discard_penultimate: bool = False) -> Tensor:
+def make_timesteps(n: int, *, discard_penultimate: bool = False, old: bool = False) -> Tensor:
     """The time steps of DDIM, DDIM CFG++, PLMS and UniPC: int64, *ascending*: 1, 1 + s, 1 + 2 s, ... with s = 1000 // n.
 
-    `discard_penultimate` only adds a step here, as in the web UI.
+    `discard_penultimate` only adds a step here, as in the web UI. `old`: as in October 2022 the run goes on from 1 to 0, and where
+    the last time step would be 1000, which no model has, it runs with one step more (9 runs as 10).
     """
     n += discard_penultimate
     if not 1 <= n <= TRAINED_STEPS:
         raise RecipeError(f"{n} steps cannot be cut from the model's {TRAINED_STEPS} time steps: use 1 to {TRAINED_STEPS}")
-    return (torch.arange(0, TRAINED_STEPS, TRAINED_STEPS // n) + 1).clamp(max=TRAINED_STEPS - 1)
-
-
-def timesteps_of_2022(n: int) -> Tensor:
-    """The time steps of DDIM and PLMS in October 2022: as `make_timesteps`, and one more call, down to time step 0.
-
-    Where the last one came to 1000, the web UI failed and began again with a step more (n = 9 ran as 10).
-    """
-    while (steps := torch.arange(0, TRAINED_STEPS, TRAINED_STEPS // n) + 1).max() >= TRAINED_STEPS:
-        n += 1
-    return torch.cat([torch.zeros(1, dtype=torch.int64), steps])
+    timesteps = torch.arange(0, TRAINED_STEPS, TRAINED_STEPS // n) + 1
+    if not old:
+        return timesteps.clamp(max=TRAINED_STEPS - 1)
+    if timesteps[-1] == TRAINED_STEPS and TRAINED_STEPS // n > 1:
+        return make_timesteps(n + 1, old=True)
+    return torch.cat([timesteps.new_zeros(1), timesteps.clamp(max=TRAINED_STEPS - 1)])
 
 
 def sampler_table(sampler: Sampler, table: NoiseTable) -> NoiseTable:

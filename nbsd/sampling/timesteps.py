@@ -48,8 +48,9 @@ def _ddim(
         x0 = clean(x, eps, alpha)
         on_step(Step(i, table.sigmas[t], x, x0))
         fresh = eta * ((1 - alpha_next) / (1 - alpha) * (1 - alpha / alpha_next)).sqrt()
-        x = alpha_next.sqrt() * x0 + (1 - alpha_next - fresh**2).sqrt() * onward(eps)
-        x = x + fresh * noise(t, t_next)
+        signal, rest = alpha_next.sqrt(), (1 - alpha_next - fresh**2).sqrt()
+        # float32 scalars: not every device takes float64 ones
+        x = signal.float() * x0 + rest.float() * onward(eps) + fresh.float() * noise(t, t_next)
     return x
 
 
