@@ -1,0 +1,300 @@
+"""Will this recipe give the picture it came from? A report on a pasted recipe, before anything is made. Standard library only.
+
+What the web UI never wrote: the settings of A1111 v1.10.1 that change a picture and have no infotext key (`UNWRITTEN`).
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from nbsd.infotext import KEYS, rules, unquote
+from nbsd.infotext.rules import Leftovers
+from nbsd.names import AUTOMATIC, SAMPLER_FACTS
+from nbsd.prompt.networks import split_networks, strip_comments
+from nbsd.prompt.schedule import and_parts, prompt_schedule
+from nbsd.prompt.weights import DIALECTS
+from nbsd.recipe import Recipe, split_title
+
+# Kinds of files, as `models.detect` names them, with the words of a sentence.
+CHECKPOINT, VAE, LORA, HYPERNETWORK, EMBEDDING = "checkpoint", "vae", "lora", "hypernetwork", "embedding"
+WORDS = {CHECKPOINT: "model", VAE: "VAE", LORA: "LoRA", HYPERNETWORK: "hypernetwork", EMBEDDING: "embedding"}
+TAGS = {"lora": LORA, "lyco": LORA, "hypernet": HYPERNETWORK}       # what stands before the colon in <lora:name:1>
+ALWAYS_THERE = frozenset({"none", "automatic", "auto"})             # names of a VAE that are none
+CHUNK = 75                  # tokens of a prompt that the text encoder reads at once
+TOKENS_A_WORD = 1.5         # of CLIP's vocabulary in usual prompts; rough
+# Keys without a field that do not change the picture, or whose meaning is in the recipe in another way.
+SILENT = frozenset({
+    "Lora hashes", "TI hashes", "Hypernet", "Hypernet strength", "Hypernet hash", "Batch size", "Batch pos", "First pass size",
+    "Init image hash", "User", "NovelAI source", "Max tokens", "Model VAE", "Model hypernetwork",
+})  # fmt: skip
+NUMBERS = ("The web UI ran with an attention routine and a precision of its own (xformers, half, upcast): fine details may differ a little.")
+
+_PIECE = re.compile(r"\w+|[^\w\s]")
+_HASHED = re.compile(r"\s*([^:,]+):\s*([0-9a-fA-F]+)")      # name: hash, as "Lora hashes" and "TI hashes" list them
+
+
+class Files(Protocol):
+    """The user's files."""
+
+    def find_by_title(self, title: str, kind: str) -> Path | None:
+        """The file of a name, a hash or "name [hash]"; None where there is none. `kind`: a key of WORDS."""
+
+
+@dataclass(frozen=True)
+class File:
+    """A file that a recipe names."""
+
+    kind: str                       # a key of WORDS
+    title: str                      # as the recipe names it
+    path: Path | None = None        # where it is; None: not here
+    namesake: Path | None = None    # a file of that name with another hash
+
+
+@dataclass(frozen=True)
+class Match:
+    """What will be as in the original picture, and what will not."""
+
+    honoured: tuple[str, ...]           # keys that are understood and used
+    unknown: tuple[str, ...]            # keys that are kept without effect though they may change the picture
+    files: tuple[File, ...]             # every file that is named
+    problems: tuple[str, ...]           # what nbsd cannot do, a sentence each
+    old: tuple[str, ...]                # behaviours of an older version that are switched on
+    unwritten: tuple[str, ...]          # what the web UI never wrote and could differ, a sentence each
+
+    @property
+    def missing(self) -> tuple[File, ...]:
+        """The files that are not here."""
+        return tuple(file for file in self.files if file.path is None)
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything that the text says can be done here. What it does not say (`unwritten`) may still differ."""
+        return not (self.unknown or self.missing or self.problems)
+
+    @property
+    def text(self) -> str:
+        """Short plain sentences, a line each."""
+        return "\n".join(_sentences(self))
+
+    def __str__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        return "<br>".join(html.escape(line) for line in _sentences(self))
+
+
+def report(recipe: Recipe, files: Files | None = None, problems: Sequence[str] = ()) -> Match:
+    """Compare what a recipe asks for with what is here.
+
+    `files`: without it, no file is looked for and none is called missing. `problems`: what `pipeline.check.problems` says of it.
+    """
+    keys = written(recipe)
+    unknown = [key for key, _ in recipe.unknown]
+    honoured = [key for key in keys if key not in unknown] if keys is not None else _changed_keys(recipe)
+    return Match(
+        honoured=tuple(dict.fromkeys(honoured)),
+        unknown=tuple(dict.fromkeys(key for key in unknown if key not in SILENT and not key.startswith("AddNet "))),
+        files=tuple(_located(file, files) for file in named_files(recipe)) if files else (),
+        problems=tuple(problems),
+        old=tuple(_old(recipe)),
+        unwritten=tuple(row.sentence for row in UNWRITTEN if row.matters(recipe) and not (keys and row.key in keys)) + (NUMBERS,),
+    )
+
+
+# What a recipe says and uses; `pipeline.reproduce` asks the same
+
+
+def written(recipe: Recipe) -> tuple[str, ...] | None:
+    """The keys of the text that a recipe was read from; None where it was read from none."""
+    return tuple(pair.key for pair in recipe.unknown.written) if isinstance(recipe.unknown, Leftovers) else None
+
+
+def draws_noise(recipe: Recipe) -> bool:
+    """Whether the sampler draws noise after the start from the generators that ENSD seeds anew."""
+    if recipe.steps < 2:
+        return False
+    row = rules.facts(recipe)
+    if recipe.sampler in ("Restart", "LCM"):
+        return True
+    if "s_churn" in row.sigma_options:
+        return recipe.s_churn > 0
+    return bool(row.uses_eta) and not row.brownian and getattr(recipe, row.uses_eta) > 0
+
+
+def uses_emphasis(recipe: Recipe) -> bool:
+    """Whether a word of a prompt has a weight of its own."""
+    parse = DIALECTS.get(recipe.dialect, DIALECTS["webui"])
+    return any(span.weight != 1.0 and span.text != "BREAK" for text in encoded_texts(recipe) for span in parse(text))
+
+
+def runs_karras(recipe: Recipe) -> bool:
+    """Whether the noise levels are Karras'."""
+    return not rules.facts(recipe).timesteps and rules.label(recipe.sampler, recipe.schedule) == "Karras"
+
+
+def timelines_differ(recipe: Recipe) -> bool:
+    """Whether the prompts change at other steps under the rules of before 1.6."""
+    calls = _calls(recipe)
+    return recipe.dialect == "webui" and any(
+        prompt_schedule(text, calls) != prompt_schedule(text, calls, old_timelines=True) for text in _texts(recipe))
+
+
+def encoded_texts(recipe: Recipe) -> Iterator[str]:
+    """Every text that the text encoder reads for the two prompts."""
+    if recipe.dialect != "webui":
+        yield from _texts(recipe)
+        return
+    prompt, negative = _texts(recipe)
+    for text in (*(part.text for part in and_parts(prompt)), negative):
+        yield from (one for _, one in prompt_schedule(text, _calls(recipe), old_timelines=recipe.old_prompt_timelines))
+
+
+def _texts(recipe: Recipe) -> tuple[str, str]:
+    return split_networks(strip_comments(recipe.prompt))[0], strip_comments(recipe.negative_prompt)
+
+
+def _calls(recipe: Recipe) -> int:
+    return recipe.steps * (2 if rules.facts(recipe).second_order else 1)
+
+
+# What the web UI never wrote
+
+
+@dataclass(frozen=True)
+class Unwritten:
+    """A setting that changes pictures and has no key."""
+
+    key: str                                # nbsd's own key for it, "" where it has none
+    sentence: str
+    matters: Callable[[Recipe], bool]       # to this recipe's picture
+
+
+def _long(recipe: Recipe) -> bool:
+    texts = [text for text in encoded_texts(recipe) if "," in text]
+    return any(len(_PIECE.findall(text)) * TOKENS_A_WORD > CHUNK for text in texts)
+
+
+def _ensd_unsaid(recipe: Recipe) -> bool:
+    """Before 1.6 it was written for every sampler, since then only for some of those that use it."""
+    return draws_noise(recipe) and not rules.facts(recipe).uses_ensd and not rules.is_before(recipe.version, "1.6.0")
+
+
+def _between_steps(recipe: Recipe) -> bool:
+    """Whether the noise levels lie between the model's own, so that rounding to them changes something."""
+    if rules.facts(recipe).timesteps:
+        return False
+    return rules.label(recipe.sampler, recipe.schedule) not in ("Simple", "DDIM") and recipe.sampler != "LCM"
+
+
+def _has(kind: str) -> Callable[[Recipe], bool]:
+    return lambda recipe: any(TAGS.get(network.kind) == kind for network in split_networks(recipe.prompt)[1])
+
+
+def _has_key(key: str) -> Callable[[Recipe], bool]:
+    return lambda recipe: any(known == key for known, _ in recipe.unknown)
+
+
+UNWRITTEN: tuple[Unwritten, ...] = (
+    Unwritten("ENSD", "ENSD (eta noise seed delta) is not written for this sampler though it uses it: 0 is assumed, 31337 is common.",
+              _ensd_unsaid),
+    Unwritten("Old Karras sigmas", "Karras sigmas may have been the old ones, from 0.1 to 10 (until October 2022).", runs_karras),
+    Unwritten("Old emphasis", "The old emphasis implementation may have been switched on.", uses_emphasis),
+    Unwritten("Quantize timesteps", "Quantization in K samplers may have been switched on.", _between_steps),
+    Unwritten("Prompt wrap limit", "A prompt is longer than 75 tokens: where it is cut depends on the word wrap limit, 20 is assumed.", _long),
+    Unwritten("", "Comments in the prompt may have been switched off, so that # was text.",
+              lambda recipe: "#" in recipe.prompt + recipe.negative_prompt),
+    Unwritten("UniPC order", "UniPC's options are not written: variant bh1, order 3 are assumed.", lambda recipe: recipe.sampler == "UniPC"),
+    Unwritten("", "In a batch of the web UI an SDE sampler could draw one noise for all pictures.",
+              lambda recipe: rules.facts(recipe).brownian),
+    Unwritten("", "LoRAs may have been added by the old method (lora_functional).", _has(LORA)),
+    Unwritten("Color correction", "Colour correction after img2img may have been on.", lambda recipe: recipe.img2img is not None),
+    Unwritten("Exact steps", "img2img may have made exactly the steps given.", lambda recipe: recipe.img2img is not None),
+    Unwritten("Resize mode", "How the given picture was resized is not written.", lambda recipe: recipe.img2img is not None),
+    Unwritten("Overlay original", "The original may not have been laid over the result of inpainting.",
+              lambda recipe: recipe.inpaint is not None),
+    Unwritten("", "The second pass may have run with the first pass's prompts, or in the old size.", lambda recipe: recipe.hires is not None),
+    Unwritten("", "Which model restored faces, and how strongly, is not written in full.", _has_key("Face restoration")),
+)  # fmt: skip
+
+
+# Files
+
+
+def named_files(recipe: Recipe) -> list[File]:
+    """Every file that a recipe names: its models, and the networks and embeddings of its prompts."""
+    keys = {key: unquote(raw) for key, raw in recipe.unknown}
+    found = [File(CHECKPOINT, title) for title in (recipe.model, recipe.hires and recipe.hires.model, keys.get("Refiner")) if title]
+    if recipe.vae and recipe.vae.casefold() not in ALWAYS_THERE:
+        found.append(File(VAE, recipe.vae))
+    hashes = {name.strip(): digest for name, digest in _HASHED.findall(keys.get("Lora hashes", ""))}
+    for network in split_networks(recipe.prompt)[1]:
+        if network.kind in TAGS and network.args and network.args[0].strip():
+            name = network.args[0].strip()
+            found.append(File(TAGS[network.kind], f"{name} [{hashes[name]}]" if name in hashes else name))
+    found += [File(EMBEDDING, f"{name.strip()} [{digest}]") for name, digest in _HASHED.findall(keys.get("TI hashes", ""))]
+    return list(dict.fromkeys(found))
+
+
+def _located(file: File, files: Files) -> File:
+    """A LoRA's and an embedding's hash is not that of the whole file, so their names are enough."""
+    name, _ = split_title(file.title)
+    if path := files.find_by_title(file.title, file.kind):
+        return File(file.kind, file.title, path)
+    namesake = files.find_by_title(name, file.kind) if name and name != file.title else None
+    if namesake and file.kind in (LORA, EMBEDDING):
+        return File(file.kind, file.title, namesake)
+    return File(file.kind, file.title, None, namesake)
+
+
+# Sentences
+
+
+def _sentences(match: Match) -> Iterator[str]:
+    count = len(match.honoured)
+    yield f"{count} setting{'' if count == 1 else 's'} honoured{': ' + ', '.join(match.honoured) if count else ''}."
+    if match.unknown:
+        yield f"Without effect: {', '.join(match.unknown)}."
+    for file in match.files:
+        if sentence := _file_sentence(file):
+            yield sentence
+    if match.problems:
+        yield f"This cannot be made yet: {'; '.join(match.problems)}."
+    if match.old:
+        yield f"The text is from an older version, so this is as it was then: {', '.join(match.old)}."
+    yield from match.unwritten
+
+
+def _file_sentence(file: File) -> str:
+    """Nothing to say of a file that is here under its own name."""
+    what, (name, _) = f"{WORDS[file.kind]} {file.title}", split_title(file.title)
+    if file.path is None:
+        other = f"; {file.namesake.name} has that name and another hash" if file.namesake else ""
+        return f"Missing here: {what}{other}."
+    same = {file.path.name.casefold(), file.path.stem.casefold(), str(file.path).casefold()}
+    return "" if name.casefold() in same else f"The {what} is {file.path.name} here."
+
+
+OLD_WORDS = {
+    "old_prompt_timelines": "old prompt editing timelines", "pad_conds": "prompts padded as before 1.6",
+    "downcast_alphas": "noise schedule rounded to float16", "rules": "sampling as in October 2022",
+}  # fmt: skip
+
+
+def _old(recipe: Recipe) -> Iterator[str]:
+    for field, value in rules.implied(recipe).items():
+        if getattr(recipe, field) == value and (field != "old_prompt_timelines" or timelines_differ(recipe)):
+            yield OLD_WORDS.get(field, field)
+    row = SAMPLER_FACTS.get(recipe.sampler)
+    if rules.is_before(recipe.version, rules.SEPARATE_SCHEDULE) and row and row.schedule != AUTOMATIC and recipe.schedule == rules.UNIFORM:
+        yield f"{recipe.sampler} on the model's own sigmas"
+
+
+def _changed_keys(recipe: Recipe) -> list[str]:
+    """The keys of the fields that differ from a new recipe's, for one that was not read from a text."""
+    usual = Recipe()
+    return [row.key for row in KEYS if row.paths and row.get(recipe) not in (None, row.get(usual))]
