@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass, replace
 
 LATEST = "v1.10.1"      # the version of the web UI whose rules a new recipe follows
+TODAY, OF_2022 = "v1.10", "2022-10"     # whose way of sampling: that of 1.10, or that of October 2022
 LARGEST_SEED = 2**32 - 1
 
 _TITLE = re.compile(r"^(?P<name>.*?)\s*\[(?P<hash>[0-9a-f]{6,64})\]$", re.DOTALL)
@@ -127,6 +128,7 @@ class Recipe:
     unipc_order: int = 3
     unipc_lower_order_final: bool = True
     tiling: bool = False
+    rules: str = TODAY                      # TODAY or OF_2022, where the two sample differently
     img2img: Img2Img | None = None
     inpaint: Inpaint | None = None
     hires: Hires | None = None

@@ -196,6 +196,12 @@ def test_a_change_changes_only_its_own_key():
     assert small == "a\nSteps: 1, Sampler: Euler, Seed: 1, Denoising strength: 0.7, Hires upscale: 1.5, Hires upscaler: Latent"
 
 
+def test_a_control_may_make_a_number_another_kind_of_number():
+    recipe = read(ASUKA)
+    assert write(replace(recipe, cfg_scale=12.0)) == ASUKA
+    assert write(replace(recipe, cfg_scale=12.5)) == ASUKA.replace("CFG scale: 12", "CFG scale: 12.5")
+
+
 def test_a_value_that_meant_nothing_gives_way():
     recipe = read("a\nSteps: many, Sampler: Euler, Seed: 1")
     assert recipe.steps == 20 and recipe.unknown == (("Steps", "many"),)
@@ -248,7 +254,24 @@ def test_old_behaviours(version, timelines, pad, downcast):
     recipe = read(f"[a]\n{line}")
     assert (recipe.old_prompt_timelines, recipe.pad_conds, recipe.downcast_alphas) == (timelines, pad, downcast)
     assert not read(f"[a]\n{line}, Downcast alphas_cumprod: False").downcast_alphas
-    assert {field for _, _, field, _ in BEHAVIOURS} == {"old_prompt_timelines", "pad_conds", "downcast_alphas"}
+    assert {field for _, _, field, _ in BEHAVIOURS} == {"old_prompt_timelines", "pad_conds", "downcast_alphas", "rules", "old_karras"}
+
+
+@pytest.mark.parametrize(("line", "rules", "old_karras"), [
+    ("Sampler: DPM2 Karras, Model hash: 925997e9", "2022-10", True),
+    ("Sampler: DPM2, Model hash: 925997e9", "2022-10", False),
+    ("Sampler: DPM2 Karras, Model hash: 78e7fcdcdf, Model: tiny-sd1", "v1.10", False),
+    ("Sampler: DPM2 Karras, Model hash: 925997e9, Version: v1.5.2", "v1.10", False),
+    ("Sampler: DPM2 Karras", "v1.10", False),
+])
+def test_a_hash_of_eight_digits_tells_that_a_text_is_of_2022(line, rules, old_karras):
+    given = f"a\nSteps: 5, {line}"
+    recipe = read(given)
+    assert (recipe.rules, recipe.old_karras) == (rules, old_karras)
+    assert recipe.infotext() == given
+    here = replace(recipe, model="tiny-sd1 [78e7fcdcdf]")       # made with the file that is here: the text must still say how
+    again = read(here.infotext())
+    assert (again.rules, again.old_karras) == (rules, old_karras)
 
 
 def test_the_asuka_recipe():
@@ -256,6 +279,7 @@ def test_the_asuka_recipe():
     assert recipe == Recipe(
         prompt=ASUKA.splitlines()[0], negative_prompt=ASUKA.splitlines()[1].removeprefix("Negative prompt: "), steps=28, sampler="Euler",
         cfg_scale=12, seed=2870305590, width=512, height=512, model="925997e9", clip_skip=2, ensd=31337, version="", downcast_alphas=True,
+        rules="2022-10",
     )
     assert isinstance(recipe.cfg_scale, int) and isinstance(read("a\nCFG scale: 7.0, Seed: 1, Steps: 1").cfg_scale, float)
 
@@ -272,6 +296,9 @@ def test_hires_img2img_and_inpainting():
     assert recipe.img2img == Img2Img(denoising_strength=0.6)
     assert recipe.inpaint == Inpaint(
         mask_blur=8, invert=True, fill="latent noise", only_masked=True, padding=16, soft=Soft(mask_influence=0.5))
+    # the web UI takes the sampler's default for "Automatic", and so does the second pass
+    other = read("a\nSteps: 9, Sampler: DPM++ 2M, Schedule type: Karras, Seed: 1, Hires sampler: Euler, Version: v1.10.1")
+    assert (other.schedule, other.hires.schedule) == ("Karras", "Automatic")
     old = read("a\nSteps: 9, Sampler: Euler, Seed: 1, Size: 1024x768, Denoising strength: 0.7, First pass size: 0x0")
     assert (old.width, old.height, old.hires) == (640, 448, Hires(width=1024, height=768, denoising_strength=0.7))
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from PIL import Image
 
 import nbsd
 from nbsd.errors import NbsdError
+from nbsd.prompt.networks import split_networks
+from nbsd.recipe import Recipe
 
 TIMES_SPREAD = 10           # latents may differ by this many times what two correct runs differed by
 LEAST, UNKNOWN = 1e-4, 1e-3     # in standard deviations: never tighter than; where no spread was recorded
@@ -26,14 +30,40 @@ def picture(bench: Bench, case: dict[str, Any]) -> float:
         return full_width_parts(bench, case)
     params = {**bench.recorded.get("defaults_of_params", {}), **case["params"]}
     model = model_of(bench, case)
+    count, size = params.get("batch_size", 1) * params.get("n_iter", 1), params.get("batch_size", 1)
     try:
+        if isinstance(params["prompt"], list):
+            made = [one for recipe in own_recipes(case, bench.recorded) for one in model.generate(recipe)]
+            return compared(made, bench, case, size)
         recipe = recipe_of(case, bench.recorded)
-        count, size = params.get("batch_size", 1) * params.get("n_iter", 1), params.get("batch_size", 1)
-        made = model.generate(recipe, count=count, batch_size=size)
+        if bench.family == "e_2022":        # before the option existed, and run on a CPU
+            recipe = replace(recipe, rng="CPU", rules="2022-10")
+        made = model.generate(replace(recipe, prompt=without_missing(recipe.prompt, bench.models)), count=count, batch_size=size)
     except NbsdError as error:
         raise NotRun(" ".join(str(error).split())) from error
     except KeyError as error:
         raise NotRun(f"no field of a recipe for {error}") from error
+    return compared(made, bench, case, size)
+
+
+def without_missing(prompt: str, models: Path) -> str:
+    """The prompt without the networks that have no file: the web UI goes on without them, nbsd asks for them to be taken out."""
+    for network in split_networks(prompt)[1]:
+        if not any(path.stem == network.items[0] for path in models.iterdir()):
+            prompt = prompt.replace(f"<{network.kind}:{':'.join(network.items)}>", "")
+    return prompt
+
+
+def own_recipes(case: dict[str, Any], recorded: dict[str, Any]) -> Iterator[Recipe]:
+    """The recipes of a batch whose pictures have prompts and seeds of their own: each can be made alone."""
+    lists = {name: value for name, value in case["params"].items() if isinstance(value, list)}
+    for n in range(len(lists["prompt"])):
+        alone = {name: value[n] for name, value in lists.items()}
+        yield recipe_of({**case, "params": {**case["params"], **alone, "batch_size": 1}}, recorded)
+
+
+def compared(made: list[nbsd.Picture], bench: Bench, case: dict[str, Any], size: int) -> float:
+    """The worst share of what latents, bytes and infotexts may be off by."""
     latents = torch.stack([one.latent for one in made])
     want = bench.tensor(case, "latents")
     if latents.shape[0] != want.shape[0] and want.shape[0] == size:
@@ -44,7 +74,8 @@ def picture(bench: Bench, case: dict[str, Any]) -> float:
     for one, path in zip(made, case["images"], strict=True):
         worst = max(worst, bytes_of(one.image, bench, path, case))
     if bench.family != "e_2022":        # its spelling is that of 2022, asked for by a recipe without a version
-        same([one.infotext for one in made], case["infotexts"], "infotext")
+        # the recorded prompts are without tags: no script ran that puts them back
+        same([replace(one.recipe, prompt=split_networks(one.recipe.prompt)[0]).infotext() for one in made], case["infotexts"], "infotext")
     return worst
 
 
@@ -72,7 +103,7 @@ def model_of(bench: Bench, case: dict[str, Any]) -> Any:
             del bench.kept[other]
         vae = bench.models / case["external_vae"] if case.get("external_vae") else None
         bench.kept[key] = nbsd.load(
-            file_of(bench, name), vae=vae, device="cpu", dtype="float32", embeddings=bench.models,
+            file_of(bench, name), vae=vae, device="cpu", dtype="float32", embeddings=bench.models, networks=bench.models,
             prediction="v_prediction" if name.endswith("-v") else None,
         )
     return bench.kept[key]

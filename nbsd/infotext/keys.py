@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nbsd.infotext import rules
-from nbsd.recipe import Recipe, join_title, split_title
+from nbsd.recipe import OF_2022, TODAY, Recipe, join_title, split_title
 
 Draft = dict[str, Any]      # what was read so far: path of a field -> value
 
@@ -258,6 +258,7 @@ KEYS: tuple[Key, ...] = (
     _soft("difference contrast", "difference_contrast"),
     # nbsd's own: the web UI knows these settings but has no key for them
     value("Dialect", "dialect", one_of("webui", "novelai"), _changed("dialect", "webui")),
+    value("Rules", "rules", one_of(TODAY, OF_2022)),
     switch("Quantize timesteps", "quantize_timesteps", never),
     switch("Old Karras sigmas", "old_karras", never),
     switch("Old emphasis", "old_emphasis", never),

@@ -13,6 +13,7 @@ from nbsd.infotext import rules
 from nbsd.infotext.keys import ALIASES, KEYS, LAST_FIXED, Draft, Key, joined_title
 from nbsd.infotext.rules import Leftovers, Written
 from nbsd.infotext.text import NEGATIVE, Layout, Pair, first_pass_size, hypernetwork_tag, layout, quote, unquote
+from nbsd.names import AUTOMATIC
 from nbsd.recipe import Hires, Img2Img, Inpaint, Recipe, Soft
 
 # What the web UI (v1.10.1) gets wrong when it reads its own texts, and what `read` does instead.
@@ -113,7 +114,10 @@ def _built(draft: Draft, parts: Layout, pairs: dict[str, str]) -> Recipe:
         "inpaint": _inpaint(draft),
         "img2img": Img2Img(**_part(draft, "img2img.")) if any(path.startswith(("img2img.", "inpaint")) for path in draft) else None,
     }
-    return _with_first_pass(replace(recipe, **made), pairs, strength)
+    recipe = replace(recipe, **made)
+    if recipe.hires and not recipe.hires.schedule and rules.hires_inherits_default(recipe):
+        recipe = replace(recipe, hires=replace(recipe.hires, schedule=AUTOMATIC))
+    return _with_first_pass(recipe, pairs, strength)
 
 
 def _part(draft: Draft, prefix: str) -> dict[str, Any]:
@@ -219,7 +223,7 @@ def _changed(recipe: Recipe, known: Leftovers) -> Iterator[tuple[str, str]]:
     for row in KEYS:
         if row.key in there:
             before = row.key
-        elif now[row.key] not in (None, known.meant.get(row.key)) and _matters(row, recipe, bare, known):
+        elif now[row.key] is not None and _is_news(row, recipe, bare, known) and _matters(row, recipe, bare, known):
             new.setdefault(before, []).append(row.key)
 
     def added(after: str) -> Iterator[tuple[str, str]]:
@@ -228,16 +232,32 @@ def _changed(recipe: Recipe, known: Leftovers) -> Iterator[tuple[str, str]]:
     yield from added("")
     for pair in known.written:
         key = _ROWS[pair.key].key if pair.key in _ROWS else pair.key
-        if key not in now or now[key] == known.meant[key]:
+        if key not in now or _same(now[key], known.meant[key]):
             yield pair.key, pair.raw
         elif now[key] is not None and (_ROWS[key].said(recipe) or now[key] != _ROWS[key].get(bare)):
             yield pair.key, str(quote(now[key]))
         yield from added(key)
 
 
+def _is_news(row: Key, recipe: Recipe, bare: Recipe, known: Leftovers) -> bool:
+    """Whether a value is another than the text meant, or than it would mean by now: another model's hash can tell another age."""
+    implied = bool(rules.IMPLIED.intersection(row.paths))
+    return row.get(recipe) != (row.get(bare) if implied else known.meant.get(row.key))
+
+
 def _matters(row: Key, recipe: Recipe, bare: Recipe, known: Leftovers) -> bool:
     """Whether a value has to be said that the text did not say: not the defaults of a part that is new."""
-    return row.said(recipe) or known.meant.get(row.key) is not None or row.get(recipe) != row.get(bare)
+    return row.said(recipe) or known.meant[row.key] is not None or row.get(recipe) != row.get(bare)
+
+
+def _same(now: str | None, before: str | None) -> bool:
+    """Whether a value is unchanged. 12 is 12.0: a control of the panel may have made one of the other."""
+    if now is None or before is None or now == before:
+        return now == before
+    try:
+        return float(now) == float(before)
+    except ValueError:
+        return False
 
 
 def _readable(key: str, raw: str) -> str:

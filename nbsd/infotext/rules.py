@@ -11,10 +11,12 @@ from nbsd.infotext.text import endings, version_of
 from nbsd.names import AUTOMATIC, SAMPLER_FACTS, SCHEDULE_NAMES, SamplerFacts
 from nbsd.prompt.networks import split_networks, strip_comments
 from nbsd.prompt.schedule import and_parts, prompt_schedule
-from nbsd.recipe import Recipe
+from nbsd.recipe import OF_2022, Recipe, split_title
 
 UNIFORM = "Uniform"
 SEPARATE_SCHEDULE = "1.9.0"     # since this version "Schedule type" is a key of its own, and always written
+FIRST_WRITTEN = "1.2.0"         # no text of an earlier version says which it is
+OLD_HASH = 8                    # digits of a model's hash until January 2023
 NEVER_ENDED = frozenset({"Restart"})    # had a schedule of its own before 1.9, and its name did not say so
 
 # Old behaviours: before which version, for which recipes, which field has which value. A text without a version is older than all
@@ -23,7 +25,10 @@ BEHAVIOURS: tuple[tuple[str, Callable[[Recipe], bool], str, Any], ...] = (
     ("1.6.0", lambda recipe: "[" in recipe.prompt, "old_prompt_timelines", True),
     ("1.6.0", lambda recipe: recipe.sampler in ("DDIM", "PLMS"), "pad_conds", "v0"),
     ("1.7.0-225", lambda _: True, "downcast_alphas", True),
+    (FIRST_WRITTEN, lambda recipe: is_of_2022(recipe), "rules", OF_2022),
+    (FIRST_WRITTEN, lambda recipe: is_of_2022(recipe) and recipe.schedule == "Karras", "old_karras", True),
 )
+IMPLIED = frozenset(field for _, _, field, _ in BEHAVIOURS)
 
 
 class Written(NamedTuple):
@@ -48,6 +53,11 @@ class Leftovers(tuple[tuple[str, str], ...]):
         self = super().__new__(cls, tuple(pairs))
         self.head, self.prompts, self.written, self.meant = head, ("", ""), tuple(written), {}
         return self
+
+
+def is_of_2022(recipe: Recipe) -> bool:
+    """Whether the model's hash is of the kind that was written until January 2023."""
+    return len(split_title(recipe.model)[1]) == OLD_HASH
 
 
 def facts(recipe: Recipe) -> SamplerFacts:
@@ -161,7 +171,17 @@ def says_rho(recipe: Recipe) -> bool:
 def hires_schedule_text(recipe: Recipe) -> str | None:
     if recipe.hires is None:
         return None
-    return _hires_label(recipe) if says_hires_schedule(recipe) else recipe.hires.schedule
+    unsaid = not recipe.hires.schedule and hires_inherits_default(recipe) and recipe.schedule != AUTOMATIC
+    return _hires_label(recipe) if unsaid or says_hires_schedule(recipe) else recipe.hires.schedule
+
+
+def hires_inherits_default(recipe: Recipe) -> bool:
+    """Whether a second pass of another sampler, without a schedule of its own, would get a schedule that is the first one's default.
+
+    The web UI reads such a schedule as "Automatic", which means another one for the second sampler.
+    """
+    other = recipe.hires is not None and recipe.hires.sampler not in ("", recipe.sampler)
+    return other and facts(recipe).schedule != AUTOMATIC and label(recipe.sampler, recipe.schedule) == facts(recipe).schedule
 
 
 def says_hires_schedule(recipe: Recipe) -> bool:

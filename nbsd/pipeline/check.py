@@ -9,9 +9,10 @@ from difflib import get_close_matches
 
 from nbsd.errors import RecipeError
 from nbsd.names import SAMPLER_FACTS, SCHEDULE_NAMES
-from nbsd.prompt.networks import split_networks
+from nbsd.pipeline.asked import read_tag
+from nbsd.prompt.networks import split_networks, strip_comments
 from nbsd.prompt.weights import DIALECTS
-from nbsd.recipe import LARGEST_SEED, Recipe
+from nbsd.recipe import LARGEST_SEED, OF_2022, TODAY, Recipe
 
 # field: smallest and largest value. The panel's ranges are the web UI's and narrower; a typed recipe may go further.
 RANGES: dict[str, tuple[float, float]] = {
@@ -48,6 +49,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "dialect": tuple(DIALECTS),
     "rng": ("GPU", "CPU", "NV"),
     "emphasis": ("Original", "No norm", "Ignore", "None"),
+    "rules": (TODAY, OF_2022),
     "pad_conds": ("off", "on", "v0"),
     "unipc_variant": ("bh1", "bh2", "vary_coeff"),
     "unipc_skip_type": ("time_uniform", "time_quadratic", "logSNR"),
@@ -68,7 +70,7 @@ def check(recipe: Recipe, count: int = 1, batch_size: int = 1) -> None:
 
 def problems(recipe: Recipe) -> list[str]:
     """What stands in the way of this recipe, a sentence each; empty when nothing does."""
-    return [*_numbers(recipe), *_names(recipe), *_not_yet(recipe)]
+    return [*_numbers(recipe), *_names(recipe), *_tags(recipe), *_not_yet(recipe)]
 
 
 def _numbers(recipe: Recipe) -> Iterator[str]:
@@ -94,12 +96,18 @@ def _names(recipe: Recipe) -> Iterator[str]:
             yield f"no {name} is called {value!r}{hint}"
 
 
+def _tags(recipe: Recipe) -> Iterator[str]:
+    for network in split_networks(strip_comments(recipe.prompt))[1]:
+        try:
+            read_tag(network)
+        except RecipeError as error:
+            yield str(error)
+
+
 def _not_yet(recipe: Recipe) -> Iterator[str]:
     for name, words in LATER.items():
         if getattr(recipe, name):
             yield f"{words} is not supported yet"
-    for network in split_networks(recipe.prompt)[1]:
-        yield f"<{network.kind}:...> in the prompt is not supported yet: take it out"
 
 
 def _whole(value: object) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -17,13 +18,14 @@ from nbsd.pipeline.check import check
 from nbsd.pipeline.compute import memory_errors
 from nbsd.pipeline.preview import PreviewThrottle, cheap_preview
 from nbsd.pipeline.tiling import circular
-from nbsd.recipe import Recipe
+from nbsd.pipeline.texts import planned_calls
+from nbsd.recipe import OF_2022, Recipe
 from nbsd.sampling import SAMPLERS, Noise, Sampler, Step, make_sigmas, make_timesteps
 from nbsd.sampling.guidance import Guidance
 from nbsd.sampling.img2img import from_noise
 from nbsd.sampling.noise import BrownianNoise, ImageNoise
 from nbsd.sampling.parametrize import NoiseTable, parametrization
-from nbsd.sampling.schedules import sampler_table
+from nbsd.sampling.schedules import sampler_table, timesteps_of_2022
 from nbsd.sampling.timesteps import clean
 
 if TYPE_CHECKING:
@@ -70,17 +72,19 @@ def make(
     check(recipe, count, batch_size)
     model.require(recipe)
     control = control or Unasked()
+    networks = model.networks.prepare(model.checkpoint, recipe, report)
     model.start_hashing()
     progress = Watch(recipe, count, batch_size, report, preview)
     for first in range(0, count, batch_size):
         batch = [recipe.nth(n) for n in range(first, min(first + batch_size, count))]
         progress.start(first, batch)
         try:
-            latents = sample(model, batch, control, progress, on_step)
+            with model.with_networks(networks):
+                latents = sample(model, batch, control, progress, on_step)
             for one, latent in zip(batch, latents, strict=True):
                 control.check()
                 image = decode(model, latent, report, tiling=recipe.tiling)
-                yield Picture(image, model.signed(one), latent=latent.cpu())
+                yield Picture(image, model.signed(one, networks), latent=latent.cpu())
         except Skipped:
             continue
 
@@ -147,6 +151,10 @@ def sample(model: Model, batch: Sequence[Recipe], control: Control, progress: Wa
 
 def whole_plan(recipe: Recipe, sampler: Sampler, table: NoiseTable) -> Tensor:
     """Every noise level, or every time step, of the recipe's schedule."""
+    if recipe.rules == OF_2022:
+        if sampler.timesteps:
+            return timesteps_of_2022(recipe.steps)
+        sampler = replace(sampler, discard_penultimate=False)
     if sampler.timesteps:
         return make_timesteps(recipe.steps, discard_penultimate=recipe.discard_penultimate_sigma)
     return make_sigmas(
@@ -175,10 +183,11 @@ def guidance(model: Model, batch: Sequence[Recipe], sampler: Sampler, table: Noi
     with memory_errors("reading the prompt"):
         positive, negative = texts.positive(recipe), texts.negative(recipe)
         empty = texts.empty(recipe) if recipe.pad_conds == "on" else None
+    pad_conds = "v0" if recipe.rules == OF_2022 and sampler.timesteps else recipe.pad_conds
     return Guidance(
         model.predict, parametrization(table, model.checkpoint.prediction, sampler.kind),
         [positive] * len(batch), [negative] * len(batch), cfg_scale=recipe.cfg_scale / sampler.cfg_divisor,
-        planned_calls=recipe.steps * (2 if sampler.second_order else 1), pad_conds=recipe.pad_conds, empty=empty,
+        planned_calls=planned_calls(recipe), pad_conds=pad_conds, empty=empty,
         skip_early_cfg=recipe.skip_early_cfg, ngms=recipe.ngms, ngms_all_steps=recipe.ngms_all_steps,
     )
 

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
+from itertools import zip_longest
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from nbsd.conditioning.encode import Embeddings, encode_texts
+from nbsd.conditioning.encode import Embeddings, chunk_text, encode_texts
 from nbsd.conditioning.tokens import Vocabulary
+from nbsd.models.hashes import NETWORK, sha256
 from nbsd.names import SAMPLER_FACTS
 from nbsd.prompt.networks import split_networks, strip_comments
 from nbsd.prompt.schedule import and_parts, prompt_schedule
-from nbsd.recipe import Recipe
+from nbsd.recipe import OF_2022, Recipe
 from nbsd.sampling.guidance import Part, Text
 
+_BREAK = re.compile(r"\bBREAK\b")
+UNSAID = str.maketrans("", "", ":,")        # the web UI leaves these out of the names in "TI hashes" and "Lora hashes"
 REMEMBERED = 16     # encoded schedules kept, so that only the changed prompt of the next picture is encoded
+
+
+def planned_calls(recipe: Recipe) -> int:
+    """How many denoiser calls a prompt's timeline is laid out for. In 2022 the steps, also where a step makes two calls."""
+    twice = SAMPLER_FACTS[recipe.sampler].second_order and recipe.rules != OF_2022
+    return recipe.steps * (2 if twice else 1)
 
 
 class Texts:
@@ -23,14 +35,12 @@ class Texts:
 
     def __init__(self, text_encoder: nn.Module, vocabulary: Vocabulary, embeddings: Embeddings | None = None) -> None:
         self._encoder, self.vocabulary, self.embeddings = text_encoder, vocabulary, embeddings
+        self.networks: tuple[object, ...] = ()      # what is at work in the text encoder; other networks, other vectors
         self._known: OrderedDict[tuple[object, ...], tuple[Text, ...]] = OrderedDict()
 
     def positive(self, recipe: Recipe) -> tuple[Part, ...]:
         """The parts of the prompt, each with its weight; one part where the prompt has no AND."""
-        text = split_networks(strip_comments(recipe.prompt))[0]
-        if recipe.dialect != "webui":
-            return (Part(self.timeline(text, recipe), 1.0),)
-        return tuple(Part(self.timeline(part.text, recipe), part.weight) for part in and_parts(text))
+        return tuple(Part(self.timeline(text, recipe), weight) for text, weight in _parts(recipe))
 
     def negative(self, recipe: Recipe) -> tuple[Text, ...]:
         """The negative prompt; AND is plain text there."""
@@ -44,17 +54,26 @@ class Texts:
         """Encode everything anew from here on."""
         self._known.clear()
 
+    def signature(self, recipe: Recipe) -> str:
+        """What "TI hashes" says in an infotext of the embeddings that the prompts use.
+
+        Those of the text that the web UI encodes last stand first, and it encodes the negative prompt before the others.
+        """
+        said: list[str] = []
+        files = getattr(self.embeddings, "path", None)
+        for text in (strip_comments(recipe.negative_prompt), *(part for part, _ in _parts(recipe))) if files else ():
+            how = {name: value for name, value in _how(recipe).items() if name != "clip_skip"}
+            texts = dict.fromkeys(one for _, one in _timed(text, recipe))
+            rows = [chunk_text(one, self.vocabulary, embeddings=self.embeddings, **how) for one in texts]
+            columns = zip_longest(*([one.fixes for one in row] for row in rows), fillvalue=())
+            names = dict.fromkeys(fix.embedding for column in columns for fixes in column for fix in fixes)
+            said[:0] = [f"{name.translate(UNSAID)}: {sha256(files(name))[:NETWORK]}" for name in names]
+        return ", ".join(said)
+
     def timeline(self, text: str, recipe: Recipe) -> tuple[Text, ...]:
         """The stretches of a text's schedule, encoded together."""
-        calls = recipe.steps * (2 if SAMPLER_FACTS[recipe.sampler].second_order else 1)
-        timed = [(calls, text)]
-        if recipe.dialect == "webui":      # NovelAI's language has no prompt editing: its [ ] only weaken
-            timed = prompt_schedule(text, calls, old_timelines=recipe.old_prompt_timelines)
-        how = {
-            "clip_skip": recipe.clip_skip, "emphasis": recipe.emphasis, "backtrack": recipe.comma_backtrack,
-            "old_emphasis": recipe.old_emphasis, "dialect": recipe.dialect,
-        }
-        key = (tuple(timed), *how.values())
+        timed, how = _timed(text, recipe), _how(recipe)
+        key = (self.networks, tuple(timed), *how.values())
         if key not in self._known:
             # all texts of one schedule are encoded together: the web UI's emphasis rescales by the mean of the whole tensor
             with torch.inference_mode():
@@ -64,3 +83,27 @@ class Texts:
                 self._known.popitem(last=False)
         self._known.move_to_end(key)
         return self._known[key]
+
+
+def _parts(recipe: Recipe) -> list[tuple[str, float]]:
+    """The prompt's parts, each with its weight."""
+    text = split_networks(strip_comments(recipe.prompt))[0]
+    return [(part.text, part.weight) for part in and_parts(text)] if recipe.dialect == "webui" else [(text, 1.0)]
+
+
+def _timed(text: str, recipe: Recipe) -> list[tuple[int, str]]:
+    """The texts of a schedule, each with the denoiser call until which it holds."""
+    calls = planned_calls(recipe)
+    if recipe.rules == OF_2022:
+        text = _BREAK.sub("break", text)        # not yet a keyword then; CLIP reads small letters anyway
+    if recipe.dialect != "webui":       # NovelAI's language has no prompt editing: its [ ] only weaken
+        return [(calls, text)]
+    return prompt_schedule(text, calls, old_timelines=recipe.old_prompt_timelines)
+
+
+def _how(recipe: Recipe) -> dict[str, Any]:
+    """How the texts of a recipe are encoded, as `encode_texts` takes it."""
+    return {
+        "clip_skip": recipe.clip_skip, "emphasis": recipe.emphasis, "backtrack": recipe.comma_backtrack,
+        "old_emphasis": recipe.old_emphasis, "dialect": recipe.dialect,
+    }

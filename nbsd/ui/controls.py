@@ -91,6 +91,7 @@ CONTROLS: tuple[Control, ...] = (
     Control("unipc_lower_order_final", "Lower order at the end", "yes", "UniPC"),
 
     Control("downcast_alphas", "Half-precision alphas (before 1.7)", "yes", "As older versions did"),
+    Control("rules", "Sampling rules", "choice", "As older versions did", choices=(("A1111 1.10", "v1.10"), ("October 2022", "2022-10"))),
     Control("quantize_timesteps", "Whole time steps", "yes", "As older versions did"),
     Control("old_karras", "Karras from 0.1 to 10 (2022)", "yes", "As older versions did"),
     Control("tiling", "Tiling", "yes", "As older versions did"),
