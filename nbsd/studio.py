@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from nbsd.errors import ModelError, Stopped
+from nbsd.errors import ModelError, NbsdError, Stopped
 from nbsd.events import Ended, Event, Loading, Made
 from nbsd.hosts import this_host
 from nbsd.outputs import Outputs
@@ -68,6 +68,7 @@ def _route(job: Job, event: Event) -> None:
 _WORKER = Worker(_route)
 _SHELVES: dict[tuple[Path, ...], Shelf] = {}
 _WARMING: Job | None = None
+_BROKEN: Exception | None = None        # why the libraries could not be loaded
 
 
 class Interrupted(KeyboardInterrupt):
@@ -212,6 +213,7 @@ class Studio:
             return self._shelf
         key = tuple(self.folders)
         if key not in _SHELVES:
+            _load_libraries()
             from nbsd.pipeline.model import Shelf
 
             _SHELVES[key] = Shelf(self.folders)
@@ -323,12 +325,28 @@ def _found(folders: Sequence[Path]) -> Iterable[Entry]:
 
 
 def _warm_up() -> None:
-    """Import what the first picture needs, before the worker's first job. A failure is told by that job, which imports the same."""
+    """Import what the first picture needs, before the worker's first job. A failure is told by that job."""
     global _WARMING
     if _WARMING is None:
-        from nbsd.pipeline import warm_up
+        _WARMING = _WORKER.submit(Job(lambda report, control: _load_libraries()))
 
-        _WARMING = _WORKER.submit(Job(lambda report, control: warm_up()))
+
+def _load_libraries() -> None:
+    """Import torch, diffusers and transformers, in the worker's thread. Packages that were imported by half fail with another, misleading
+    message the second time, so the first reason is kept."""
+    global _BROKEN
+    if _BROKEN is None:
+        try:
+            from nbsd.pipeline import warm_up
+
+            warm_up()
+        except Exception as error:  # noqa: BLE001 - any package below may fail in any way
+            _BROKEN = error
+    if _BROKEN is not None:
+        raise NbsdError(
+            f"the libraries that make pictures could not be loaded ({type(_BROKEN).__name__}: {_BROKEN}): "
+            "mend the installation, then restart the kernel"
+        ) from _BROKEN
 
 
 def _folders(models: Folders) -> list[Path]:

@@ -18,7 +18,7 @@ from fake_shelf import ENTRIES, FakeEntry, FakeShelf
 from PIL import Image
 
 from nbsd import studio as module
-from nbsd.errors import ModelError, OutputError, RecipeError, Stopped
+from nbsd.errors import ModelError, NbsdError, OutputError, RecipeError, Stopped
 from nbsd.recipe import Recipe
 from nbsd.studio import Studio
 from nbsd.ui import settings
@@ -377,6 +377,22 @@ print(light)
 def test_the_panel_is_there_before_torch(tmp_path: Path) -> None:
     seconds = min(float(subprocess.check_output([sys.executable, "-c", LIGHT, str(tmp_path)], text=True)) for _ in range(2))
     assert seconds < 0.2
+
+
+def test_libraries_that_cannot_be_loaded_keep_their_first_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package that was imported by half fails with another message the second time."""
+    reasons = iter([ImportError("libcudart.so is missing"), ImportError("cannot import name 'x' from partially initialized module")])
+
+    def warm_up() -> None:
+        raise next(reasons)
+
+    monkeypatch.setattr("nbsd.pipeline.warm_up", warm_up)
+    monkeypatch.setattr(module, "_BROKEN", None)
+    monkeypatch.setattr(module, "_SHELVES", {})
+    studio = Studio(models=tmp_path, outputs=tmp_path)
+    for _ in range(2):
+        with pytest.raises(NbsdError, match="libcudart.so is missing.*restart the kernel"):
+            studio.generate(Recipe(model="a"))
 
 
 def test_names_of_kinds_are_those_of_the_store() -> None:
