@@ -48,6 +48,9 @@ def test_recorded_and_parts(case):
     ("((([a:b:0.5] [c:d:0.5]", "(((a c", "(((b d"),
     ("[a:b: 0.5 ]", "a", "b"),
     ("[(a:[b:c:0.5]):d:8]", "(a:b)", "d"),
+    ("[x [a:b]:c:8]", "[x [a:b]:c:8]", "[x [a:b]:c:8]"),            # what holds no sense gives none to what is around it
+    ("[(a:b:c):d:8]", "[(a:b:c):d:8]", "[(a:b:c):d:8]"),
+    ("[(a|b):d:8] [e:f:8]", "[(a|b):d:8] [e:f:8]", "[(a|b):d:8] [e:f:8]"),
     ("[a:b:0.5] c|d", "[a:b:0.5] c|d", "[a:b:0.5] c|d"),            # a stray | switches the language off
     ("[a|b:c:0.5]", "[a|b:c:0.5]", "[a|b:c:0.5]"),
     ("[a:b:0.5] \\", "[a:b:0.5] \\", "[a:b:0.5] \\"),               # so does a backslash with nothing to escape

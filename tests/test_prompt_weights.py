@@ -56,6 +56,34 @@ def test_any_text_is_read(text):
     assert parse_novelai(from_novelai(text)) is not None
 
 
+TREES = st.recursive(
+    st.sampled_from(["a", "b"]),
+    lambda inner: st.tuples(st.sampled_from(["(", "[", 0.3, 1.07, -1.9]), st.lists(inner, min_size=1, max_size=4)), max_leaves=30)
+
+
+def spelled(tree):
+    if isinstance(tree, str):
+        return tree
+    kind, inner = tree
+    text = "".join(map(spelled, inner))
+    return f"[{text}]" if kind == "[" else f"({text})" if kind == "(" else f"({text}:{kind})"
+
+
+def weighted(tree):
+    """Letters and their weights, each multiplied from the inside out."""
+    if isinstance(tree, str):
+        return [(tree, 1.0)]
+    kind, inner = tree
+    factor = {"(": 1.1, "[": 1 / 1.1}.get(kind, kind)
+    return [(letter, weight * factor) for child in inner for letter, weight in weighted(child)]
+
+
+@given(st.lists(TREES))
+def test_nested_brackets(trees):
+    spans = parse_weights("".join(map(spelled, trees)))
+    assert [(letter, span.weight) for span in spans for letter in span.text] == [pair for tree in trees for pair in weighted(tree)]
+
+
 def test_deep_nesting_multiplies_innermost_first():
     weight = 1.0
     for factor in (1.3, *[1.1] * 200, *[1 / 1.1] * 100):
@@ -83,6 +111,8 @@ def test_cost_is_linear(parse, piece):
     ("[masterpiece]", "(masterpiece:0.952)"),
     ("[[masterpiece]]", "(masterpiece:0.907)"),
     ("1.5::rain, fog::, sun", "(rain, fog:1.5), sun"),
+    ("2.::rain::, -.5::sun", "(rain:2), (sun:-0.5)"),
+    ("1.2.3::rain", "1.2.3::rain"),
     ("{a [b] c}", "(a :1.05)b( c:1.05)"),
     ("sword (weapon)", r"sword \(weapon\)"),
     ("plain, text: 1.5", "plain, text: 1.5"),
