@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from nbsd.errors import NbsdError as NbsdError
     from nbsd.picture import Picture as Picture
     from nbsd.pipeline.model import load as load
+    from nbsd.pipeline.reproduce import reproduce as reproduce
     from nbsd.recipe import Recipe as Recipe
     from nbsd.studio import Studio as Studio
 
@@ -22,10 +23,11 @@ _HOMES = {
     "Recipe": "nbsd.recipe",
     "Picture": "nbsd.picture",
     "load": "nbsd.pipeline.model",
+    "reproduce": "nbsd.pipeline.reproduce",
     "NbsdError": "nbsd.errors",
     "load_ipython_extension": "nbsd.magic",     # what %load_ext nbsd calls; no part of the surface
 }
-__all__ = ["NbsdError", "Picture", "Recipe", "Studio", "load"]
+__all__ = ["NbsdError", "Picture", "Recipe", "Studio", "load", "reproduce"]
 
 
 def __getattr__(name: str) -> Any:

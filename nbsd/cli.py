@@ -1,4 +1,4 @@
-"""nbsd without a notebook: `nbsd generate`, `nbsd info`, `nbsd lab`."""
+"""nbsd without a notebook: `nbsd generate`, `nbsd info`, `nbsd reproduce`, `nbsd convert`, `nbsd lab`."""
 
 from __future__ import annotations
 
@@ -68,6 +68,22 @@ def parser() -> argparse.ArgumentParser:
     command.set_defaults(run=info)
     command.add_argument("picture", type=Path)
 
+    command = commands.add_parser("reproduce", help="find the settings that a picture's recipe leaves open", description=(
+        "Make a picture again with each of the settings that its recipe does not say (RNG, ENSD, clip skip, ...), and tell which match."))
+    command.set_defaults(run=reproduce)
+    command.add_argument("picture", help="a picture that carries its recipe")
+    command.add_argument("--model", required=True, metavar="FILE", help="the checkpoint it was made with")
+    command.add_argument("--vae", action="append", default=[], metavar="FILE", help="a VAE to try besides the model's own; may be given again")
+    command.add_argument("--infotext", metavar="FILE|TEXT", help="use this recipe, not the picture's")
+    command.add_argument("--steps", type=int, metavar="N", help="search with fewer steps; only for samplers that add no noise")
+    command.add_argument("--device", help="cpu, cuda, cuda:1 (the best one there is)")
+    command.add_argument("--dtype", help="float32, float16 or bfloat16 (float16 on CUDA, float32 on a CPU)")
+
+    command = commands.add_parser("convert", help="a prompt in the other dialect's spelling")
+    command.set_defaults(run=convert)
+    command.add_argument("text")
+    command.add_argument("--to", required=True, choices=("novelai", "webui"), help="the dialect to write; the text is in the other one")
+
     command = commands.add_parser("lab", help="open JupyterLab on the quick start", description=(
         "Open JupyterLab on quickstart.ipynb, which is written into this folder where it is missing. Other options go to JupyterLab."))
     command.set_defaults(run=lab)
@@ -117,9 +133,13 @@ def read_infotext(given: str) -> str:
         file = Path(given)
         if not file.is_file():
             return given
-        return from_image(file) or _plain(file)
     except (OSError, ValueError):       # a text too long for a file's name, or with a null character
         return given
+    try:
+        text = from_image(file)
+    except NbsdError:       # no picture
+        text = None
+    return text or _plain(file)
 
 
 def _plain(file: Path) -> str:
@@ -164,6 +184,28 @@ def info(given: argparse.Namespace) -> int:
     if not text:
         raise NbsdError(f"{given.picture} carries no recipe: it was saved without one, or a program has removed it.")
     print(text)
+    return OK
+
+
+def reproduce(given: argparse.Namespace) -> int:
+    """Print the recipe that gives the picture; the sentence about it goes to stderr. Fails where no combination matches."""
+    recipe = Recipe.from_infotext(read_infotext(given.infotext)) if given.infotext else None
+    line = ProgressLine()
+    name = Path(given.model).name
+    line.tell(Loading(name))
+    model = nbsd.load(given.model, device=given.device, dtype=given.dtype,
+                      on_progress=lambda done, total: line.tell(Loading(name, done, total)))
+    result = nbsd.reproduce(given.picture, model, recipe=recipe, steps=given.steps, vaes=given.vae, report=line.tell)
+    line.clear()
+    print(result.recipe.infotext())
+    return OK if result.matches else FAILED
+
+
+def convert(given: argparse.Namespace) -> int:
+    """Print a prompt in the other spelling."""
+    from nbsd.prompt.weights import from_novelai, to_novelai
+
+    print(to_novelai(given.text) if given.to == "novelai" else from_novelai(given.text))
     return OK
 
 

@@ -202,7 +202,8 @@ def _has_key(key: str) -> Callable[[Recipe], bool]:
 UNWRITTEN: tuple[Unwritten, ...] = (
     Unwritten("ENSD", "ENSD (eta noise seed delta) is not written for this sampler though it uses it: 0 is assumed, 31337 is common.",
               _ensd_unsaid),
-    Unwritten("Old Karras sigmas", "Karras sigmas may have been the old ones, from 0.1 to 10 (until October 2022).", runs_karras),
+    Unwritten("Old Karras sigmas", "Karras sigmas may have been the old ones, from 0.1 to 10 (until October 2022).",
+              lambda recipe: runs_karras(recipe) and not recipe.old_karras),
     Unwritten("Old emphasis", "The old emphasis implementation may have been switched on.", uses_emphasis),
     Unwritten("Quantize timesteps", "Quantization in K samplers may have been switched on.", _between_steps),
     Unwritten("Prompt wrap limit", "A prompt is longer than 75 tokens: where it is cut depends on the word wrap limit, 20 is assumed.", _long),
@@ -255,7 +256,7 @@ def _located(file: File, files: Files) -> File:
 
 
 def _sentences(match: Match) -> Iterator[str]:
-    count = len(match.honoured)
+    count = len(match.honoured)     # without a text, the fields that differ from a new recipe
     yield f"{count} setting{'' if count == 1 else 's'} honoured{': ' + ', '.join(match.honoured) if count else ''}."
     if match.unknown:
         yield f"Without effect: {', '.join(match.unknown)}."
@@ -282,12 +283,13 @@ def _file_sentence(file: File) -> str:
 OLD_WORDS = {
     "old_prompt_timelines": "old prompt editing timelines", "pad_conds": "prompts padded as before 1.6",
     "downcast_alphas": "noise schedule rounded to float16", "rules": "sampling as in October 2022",
+    "old_karras": "Karras sigmas from 0.1 to 10",
 }  # fmt: skip
 
 
 def _old(recipe: Recipe) -> Iterator[str]:
     for field, value in rules.implied(recipe).items():
-        if getattr(recipe, field) == value and (field != "old_prompt_timelines" or timelines_differ(recipe)):
+        if getattr(recipe, field, None) == value and (field != "old_prompt_timelines" or timelines_differ(recipe)):
             yield OLD_WORDS.get(field, field)
     row = SAMPLER_FACTS.get(recipe.sampler)
     if rules.is_before(recipe.version, rules.SEPARATE_SCHEDULE) and row and row.schedule != AUTOMATIC and recipe.schedule == rules.UNIFORM:

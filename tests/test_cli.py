@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -146,6 +147,42 @@ def test_info_without_a_recipe(model, capsys):
         told = capsys.readouterr().err
         assert name in told
         assert told.count("\n") == 1
+
+
+# --- reproduce and convert --------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("matches", [True, False])
+def test_reproduce_prints_the_recipe_that_was_found(model, monkeypatch, capsys, matches):
+    asked = {}
+
+    def reproduce(picture, loaded, **options):
+        options.pop("report")(Note("a sentence"))
+        asked.update(options, picture=picture, loaded=loaded)
+        return SimpleNamespace(recipe=Recipe.from_infotext(INFOTEXT), matches=matches)
+    monkeypatch.setitem(vars(nbsd), "reproduce", reproduce)
+    arguments = ["reproduce", "one.png", "--model", "m", "--vae", "v.pt", "--vae", "w.pt", "--steps", "8", "--device", "cpu"]
+    assert cli.main(arguments) == (0 if matches else 1)
+    assert asked == {"picture": "one.png", "loaded": model, "recipe": None, "steps": 8, "vaes": ["v.pt", "w.pt"]}
+    assert model.loaded == [("m", {"device": "cpu", "dtype": None})]
+    told = capsys.readouterr()
+    assert told.out.strip() == INFOTEXT
+    assert "nbsd: a sentence\n" in told.err
+    assert cli.main([*arguments, "--infotext", INFOTEXT]) == (0 if matches else 1)
+    assert asked["recipe"] == Recipe.from_infotext(INFOTEXT)
+
+
+@pytest.mark.parametrize(("to", "text", "expected"), [
+    ("webui", "{masterpiece}, [[lowres]]", "(masterpiece:1.05), (lowres:0.907)"),
+    ("novelai", "(masterpiece:1.1025), (cat:1.3)", "{{masterpiece}}, 1.3::cat::"),
+])
+def test_convert(capsys, to, text, expected):
+    assert cli.main(["convert", text, "--to", to]) == 0
+    assert capsys.readouterr().out == expected + "\n"
+
+
+def test_convert_says_what_it_cannot(capsys):
+    assert cli.main(["convert", "[a:b:0.5]", "--to", "novelai"]) == 1
+    assert "NovelAI's prompt language has no" in capsys.readouterr().err
 
 
 # --- when something goes wrong ----------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from nbsd import cli
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted((ROOT / "nbsd").rglob("*.py"))
-SURFACE = ["NbsdError", "Picture", "Recipe", "Studio", "load"]
+SURFACE = ["NbsdError", "Picture", "Recipe", "Studio", "load", "reproduce"]
 LONGEST = 420                                       # lines of a module
 PLAIN = ("nbsd", "nbsd.recipe", "nbsd.infotext", "nbsd.events", "nbsd.errors", "nbsd.worker", "nbsd.outputs", "nbsd.cli",
          "nbsd.prompt.weights", "nbsd.prompt.schedule", "nbsd.prompt.networks")

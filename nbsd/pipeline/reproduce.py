@@ -23,7 +23,7 @@ from nbsd.pipeline.compare import Likeness, Target, read_picture
 from nbsd.pipeline.make import Control, Unasked, decode, ignore
 from nbsd.pipeline.model import Model, load
 from nbsd.pipeline.open_settings import FIRST, Answer, Question, open_questions
-from nbsd.recipe import Recipe, split_title
+from nbsd.recipe import Recipe, join_title, split_title
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -214,7 +214,10 @@ class _Search:
         """Compare a picture, decoded by every VAE."""
         made = []
         for n, model in enumerate(self._models):
-            other = picture if n == 0 else replace(picture, image=self._decoded(model, picture), recipe=model.signed(picture.recipe))
+            other = picture
+            if n:
+                vae = join_title(model.checkpoint.vae_name or "", model.checkpoint.vae_hash or "")
+                other = replace(picture, image=self._decoded(model, picture), recipe=replace(picture.recipe, vae=vae))
             made.append(_Made(answers, self._target.compare(other.image), other, n))
         return min(made, key=lambda one: (one.likeness.difference, one.model))
 
