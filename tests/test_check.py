@@ -23,7 +23,9 @@ WRONG = [
     ({"schedule": "Karas"}, "no schedule is called 'Karas'; did you mean 'Karras'?"),
     ({"rng": "cpu"}, "no rng is called 'cpu'"),
     ({"clip_skip": 13}, "clip_skip is 13: use a value from 1 to 12"),
-    ({"prompt": "a cat <lora:ink:0.8>"}, "<lora:...> in the prompt is not supported yet: take it out"),
+    ({"prompt": "a cat <lora:ink:much>"}, "'much' in <lora:ink:much> is no strength: use a number such as 0.8"),
+    ({"prompt": "a cat <lora:te=1>"}, "<lora:te=1> names no LoRA"),
+    ({"prompt": "a cat <hyper:ink:1>"}, "no network is of the kind 'hyper'"),
 ]
 
 
@@ -41,6 +43,7 @@ def test_all_problems_stand_in_one_error():
 
 def test_the_defaults_can_be_made():
     assert problems(Recipe()) == []
+    assert problems(Recipe(prompt="a <lora:ink> <hypernet:wash:0.5> # <lora:no:comment>", negative_prompt="<lora:text:here>")) == []
     check(Recipe(), count=3, batch_size=2)
 
 

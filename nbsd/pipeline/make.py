@@ -17,15 +17,15 @@ from nbsd.picture import Picture
 from nbsd.pipeline.check import check
 from nbsd.pipeline.compute import memory_errors
 from nbsd.pipeline.preview import PreviewThrottle, cheap_preview
-from nbsd.pipeline.tiling import circular
 from nbsd.pipeline.texts import planned_calls
+from nbsd.pipeline.tiling import circular
 from nbsd.recipe import OF_2022, Recipe
 from nbsd.sampling import SAMPLERS, Noise, Sampler, Step, make_sigmas, make_timesteps
 from nbsd.sampling.guidance import Guidance
 from nbsd.sampling.img2img import from_noise
 from nbsd.sampling.noise import BrownianNoise, ImageNoise
 from nbsd.sampling.parametrize import NoiseTable, parametrization
-from nbsd.sampling.schedules import sampler_table, timesteps_of_2022
+from nbsd.sampling.schedules import sampler_table
 from nbsd.sampling.timesteps import clean
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def whole_plan(recipe: Recipe, sampler: Sampler, table: NoiseTable) -> Tensor:
     """Every noise level, or every time step, of the recipe's schedule."""
     if recipe.rules == OF_2022:
         if sampler.timesteps:
-            return timesteps_of_2022(recipe.steps)
+            return make_timesteps(recipe.steps, old=True)
         sampler = replace(sampler, discard_penultimate=False)
     if sampler.timesteps:
         return make_timesteps(recipe.steps, discard_penultimate=recipe.discard_penultimate_sigma)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from nbsd.models.store import Store
 from nbsd.picture import Picture
 from nbsd.pipeline.compute import Compute, choose, memory_errors
 from nbsd.pipeline.make import Control, ignore, make
+from nbsd.pipeline.networks import Networks, Prepared, with_pairs
 from nbsd.pipeline.texts import Texts
 from nbsd.recipe import Recipe, join_title
 from nbsd.sampling import Step
@@ -38,6 +40,7 @@ def load(
     dtype: str | torch.dtype | None = None,
     prediction: str | None = None,
     embeddings: str | Path | None = None,
+    networks: str | Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Model:
     """Load a checkpoint file of the web UI (.safetensors or .ckpt) onto a device.
@@ -45,6 +48,7 @@ def load(
     `vae`: the file of another VAE. `device`: "cuda" or "cpu"; `dtype`: "float16", "float32" or "bfloat16"; both are chosen
     where they are not given. `prediction`: "epsilon" or "v_prediction" where the file cannot tell.
     `embeddings`: a folder of textual-inversion files, which then stand in prompts by their names.
+    `networks`: a folder of LoRAs and hypernetworks, for <lora:name:0.8> and <hypernet:name:1> in prompts.
     `on_progress(done, total)` counts bytes. Raises ModelError for a file that is not such a checkpoint.
     """
     compute = choose(device, dtype)
@@ -53,15 +57,18 @@ def load(
             source, vae=vae, device=compute.device, dtype=compute.weights, vae_dtype=compute.vae,
             prediction=prediction, on_progress=on_progress,
         )
-    return Model(checkpoint, compute, [Path(embeddings)] if embeddings else [])
+    return Model(checkpoint, compute, [Path(embeddings)] if embeddings else [], Networks(Store([networks] if networks else [])))
 
 
 class Model:
     """A checkpoint on a device. `generate` makes pictures; `make` makes them one by one and tells how far it is."""
 
-    def __init__(self, checkpoint: Checkpoint, compute: Compute, embeddings: Sequence[Path] = ()) -> None:
-        """`embeddings`: folders of textual-inversion files."""
+    def __init__(
+        self, checkpoint: Checkpoint, compute: Compute, embeddings: Sequence[Path] = (), networks: Networks | None = None
+    ) -> None:
+        """`embeddings`: folders of textual-inversion files; `networks`: where LoRAs and hypernetworks come from."""
         self.checkpoint, self.compute = checkpoint, compute
+        self.networks = networks or Networks(Store())
         width = checkpoint.text_encoder.config.hidden_size
         self.texts = Texts(checkpoint.text_encoder, Vocabulary(), Embeddings(embedding_files(embeddings), read_small, width))
         self._hash: Future[str] | None = None
@@ -105,6 +112,16 @@ class Model:
         if recipe.clip_skip > layers:
             raise RecipeError(f"clip skip is {recipe.clip_skip}: the text encoder of {self.name} has {layers} layers, use at most {layers}")
 
+    @contextmanager
+    def with_networks(self, networks: Prepared) -> Iterator[None]:
+        """The model changed by networks for the length of the block."""
+        with memory_errors("applying networks"), networks.at_work():
+            self.texts.networks = networks.text_key
+            try:
+                yield
+            finally:
+                self.texts.networks = ()
+
     def predict(self, x: Tensor, t: Tensor, context: Tensor) -> Tensor:
         """The UNet's answer [N, 4, h, w], float32, to x [N, 4, h, w] at time steps t [N] with contexts [N, 77 k, width]."""
         weights = self.compute.weights
@@ -139,12 +156,13 @@ class Model:
             self._hash = with_thread.submit(lambda: self.checkpoint.hash)
             with_thread.shutdown(wait=False)
 
-    def signed(self, recipe: Recipe) -> Recipe:
-        """The recipe with the model and the VAE that were really used."""
+    def signed(self, recipe: Recipe, networks: Prepared | None = None) -> Recipe:
+        """The recipe with the model, the VAE, the networks and the embeddings that were really used."""
         self.start_hashing()
         assert self._hash is not None
         vae = join_title(self.checkpoint.vae_name or "", self.checkpoint.vae_hash or "")
-        return replace(recipe, model=join_title(self.name, self._hash.result()), vae=vae)
+        signed = replace(recipe, model=join_title(self.name, self._hash.result()), vae=vae)
+        return with_pairs(signed, {"Lora hashes": networks.signature if networks else "", "TI hashes": self.texts.signature(recipe)})
 
 
 class Shelf:
@@ -152,6 +170,7 @@ class Shelf:
 
     def __init__(self, folders: Sequence[str | Path], device: str | None = None, dtype: str | None = None) -> None:
         self._store, self._device, self._dtype = Store(folders), device, dtype
+        self._networks = Networks(self._store)
         self._model: Model | None = None
 
     def model(self, recipe: Recipe, on_progress: Callable[[int, int], None] | None = None) -> Model:
@@ -162,5 +181,5 @@ class Shelf:
                 recipe.model, recipe.vae, device=compute.device, dtype=compute.weights, vae_dtype=compute.vae, on_progress=on_progress
             )
         if self._model is None or self._model.checkpoint is not checkpoint:
-            self._model = Model(checkpoint, compute)
+            self._model = Model(checkpoint, compute, networks=self._networks)
         return self._model

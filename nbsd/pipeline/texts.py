@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nbsd.conditioning.embeddings import Embeddings as EmbeddingFiles
 from nbsd.conditioning.encode import Embeddings, chunk_text, encode_texts
 from nbsd.conditioning.tokens import Vocabulary
 from nbsd.models.hashes import NETWORK, sha256
@@ -60,14 +61,15 @@ class Texts:
         Those of the text that the web UI encodes last stand first, and it encodes the negative prompt before the others.
         """
         said: list[str] = []
-        files = getattr(self.embeddings, "path", None)
-        for text in (strip_comments(recipe.negative_prompt), *(part for part, _ in _parts(recipe))) if files else ():
+        if not isinstance(self.embeddings, EmbeddingFiles):
+            return ""
+        for text in (strip_comments(recipe.negative_prompt), *(part for part, _ in _parts(recipe))):
             how = {name: value for name, value in _how(recipe).items() if name != "clip_skip"}
             texts = dict.fromkeys(one for _, one in _timed(text, recipe))
             rows = [chunk_text(one, self.vocabulary, embeddings=self.embeddings, **how) for one in texts]
             columns = zip_longest(*([one.fixes for one in row] for row in rows), fillvalue=())
             names = dict.fromkeys(fix.embedding for column in columns for fixes in column for fix in fixes)
-            said[:0] = [f"{name.translate(UNSAID)}: {sha256(files(name))[:NETWORK]}" for name in names]
+            said[:0] = [f"{name.translate(UNSAID)}: {sha256(self.embeddings.path(name))[:NETWORK]}" for name in names]
         return ", ".join(said)
 
     def timeline(self, text: str, recipe: Recipe) -> tuple[Text, ...]:

@@ -1,0 +1,220 @@
+"""The networks that a prompt asks for (<lora:name:0.8>, <hypernet:name:1>): found, read once, and at work for the length of a block."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from nbsd.errors import ModelError, RecipeError, WrongFamilyError
+from nbsd.events import Event, Note
+from nbsd.infotext import quote
+from nbsd.infotext.rules import Leftovers, Written
+from nbsd.models import hashes
+from nbsd.models.detect import HYPERNETWORK, LORA
+from nbsd.models.hypernetworks import Hypernetwork, acting, acts_on, read_hypernetwork
+from nbsd.models.lora import Layer, Lora, Place, fit, places, read_lora
+from nbsd.models.patch import Change, patched
+from nbsd.models.store import Entry, Store
+from nbsd.models.weights import open_weights
+from nbsd.pipeline.asked import Asked, asked_for
+from nbsd.pipeline.texts import UNSAID
+from nbsd.recipe import Recipe
+
+if TYPE_CHECKING:
+    from nbsd.models.load import Checkpoint
+
+REMEMBERED = 8          # files kept in memory
+WORDS = {LORA: "LoRA", HYPERNETWORK: "hypernetwork"}
+NO_NAME = "None"        # ss_output_name of files whose training had no name for them
+
+
+class Fitted(NamedTuple):
+    """A LoRA and how strongly it works."""
+
+    layers: Sequence[tuple[Place, Layer]]
+    asked: Asked
+
+
+@dataclass
+class Prepared:
+    """The networks of one recipe, ready to work on one model."""
+
+    checkpoint: Checkpoint
+    loras: list[Fitted] = field(default_factory=list)
+    hypernetworks: list[tuple[Hypernetwork, float]] = field(default_factory=list)
+    hashes: dict[str, str] = field(default_factory=dict)    # name in the prompt -> first 12 digits, of LoRAs
+    text_key: tuple[object, ...] = ()                       # equal where texts are encoded alike
+
+    @property
+    def signature(self) -> str:
+        """What "Lora hashes" says of them in an infotext."""
+        return ", ".join(f"{name.translate(UNSAID)}: {digest}" for name, digest in self.hashes.items())
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """The model with these networks for the length of the block; without them again after it, bit for bit."""
+        unet, text_encoder = self.checkpoint.unet, self.checkpoint.text_encoder
+        with (
+            patched(unet, self._changes("unet")),
+            patched(text_encoder, self._changes("te")),
+            acting(unet, self.hypernetworks),
+        ):
+            yield
+
+    def _changes(self, part: str) -> dict[str, list[Change]]:
+        """The changes of each weight of a part, in the order of the prompt."""
+        changes: dict[str, list[Change]] = {}
+        for layers, asked in self.loras:
+            strength = asked.unet if part == "unet" else asked.strength
+            if not strength:
+                continue
+            for place, layer in layers:
+                if place.part != part:
+                    continue
+                if layer.kind is not None:
+                    change = partial(layer.change, strength=strength, ranks=asked.ranks)
+                    changes.setdefault(f"{place.name}.weight", []).append(change)
+                if "bias" in layer.given:
+                    changes.setdefault(f"{place.name}.bias", []).append(partial(layer.bias_change, strength=strength))
+        return changes
+
+
+class Networks:
+    """The files of LoRAs and hypernetworks in some folders."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._read: OrderedDict[tuple[str, Path, int, int], Any] = OrderedDict()
+
+    def prepare(self, checkpoint: Checkpoint, recipe: Recipe, report: Callable[[Event], None]) -> Prepared:
+        """Find and read what the recipe's prompt asks for, and tell what fits only in part.
+
+        Raises RecipeError where there is no such file, ModelError for a bad file, WrongFamilyError for one of another family.
+        """
+        prepared = Prepared(checkpoint)
+        asked = asked_for(recipe.prompt)
+        loras = [one for one in asked if one.kind == LORA]
+        known = _places(checkpoint) if loras else {}
+        key = []
+        for one in loras:
+            # Why: the web UI has one object for a name, so of two strengths for it the last one counts, each time.
+            one = next(other for other in reversed(loras) if other.name == one.name)
+            path = self._find(one)
+            lora = self._kept(LORA, path, read_lora)
+            first = one.name not in prepared.hashes
+            prepared.loras.append(Fitted(self._fitted(lora, one, known, checkpoint, report if first else _quiet), one))
+            prepared.hashes[one.name] = _digest(path)
+            key.append((_version(path), one.strength, one.ranks))
+        for one in asked:
+            if one.kind == HYPERNETWORK:
+                hypernetwork = self._kept(HYPERNETWORK, self._find(one), read_hypernetwork)
+                if not acts_on(checkpoint.unet, hypernetwork):
+                    raise WrongFamilyError(f"the hypernetwork '{one.name}' fits no attention of {checkpoint.name}: take {one.tag} out")
+                prepared.hypernetworks.append((hypernetwork, one.strength))
+        prepared.text_key = tuple(key)
+        return prepared
+
+    def _fitted(
+        self, lora: Lora, asked: Asked, known: dict[str, Place], checkpoint: Checkpoint, report: Callable[[Event], None]
+    ) -> list[tuple[Place, Layer]]:
+        family = checkpoint.family.name
+        matched, left = fit(lora, known)
+        if (lora.family and lora.family != family) or not matched:
+            whose = f"is for {lora.family}" if lora.family and lora.family != family else f"fits no layer of {checkpoint.name}"
+            raise WrongFamilyError(
+                f"LoRA '{asked.name}' {whose}, the model is {family}: pick a model that it was made for or remove {asked.tag}"
+            )
+        if left:
+            report(Note(
+                f"LoRA '{asked.name}': applied {len(matched)} of {len(lora.layers)} layers, the rest have no place in {checkpoint.name} "
+                f"(e.g. {', '.join(sorted(left)[:2])})."
+            ))
+        return matched
+
+    def _kept(self, kind: str, path: Path, read: Callable[[Path], Any]) -> Any:
+        """A file's contents, read once."""
+        key = (kind, *_version(path))
+        if key not in self._read:
+            self._read[key] = read(path)
+            while len(self._read) > REMEMBERED:
+                self._read.popitem(last=False)
+        self._read.move_to_end(key)
+        return self._read[key]
+
+    def _find(self, asked: Asked) -> Path:
+        """The file of a name: its own, with or without ending and folder, or for a LoRA the one that its trainer gave it."""
+        entries = [entry for entry in self._store.scan() if entry.kind == asked.kind]
+        wanted = asked.name.replace("\\", "/")
+        named = [entry for entry in entries if _is_called(entry, wanted)] or [
+            entry for entry in entries if _is_called(entry, wanted, fold=True)
+        ]
+        if not named and asked.kind == LORA:
+            named = [entry for entry in entries if _trained_as(entry.path) == asked.name]
+        if named:
+            return min(named, key=lambda entry: entry.path.suffix != ".safetensors").path
+        word = WORDS[asked.kind]
+        where = " or ".join(f"'{folder}'" for folder in self._store.folders) or "any folder (none was given)"
+        near = get_close_matches(asked.name, [entry.path.stem for entry in entries], n=3, cutoff=0.4)
+        hint = f" (there is {' and '.join(repr(name) for name in near)})" if near else ""
+        raise RecipeError(f"no {word} called '{asked.name}' is in {where}{hint}: put it there or take {asked.tag} out")
+
+
+def _places(checkpoint: Checkpoint) -> dict[str, Place]:
+    return places(checkpoint.unet, checkpoint.text_encoder, int(checkpoint.unet.config.layers_per_block))
+
+
+def _is_called(entry: Entry, name: str, fold: bool = False) -> bool:
+    path = entry.path
+    names = {entry.title, path.name, path.stem, f"{path.parent.name}/{path.name}", f"{path.parent.name}/{path.stem}"}
+    return name.lower() in {one.lower() for one in names} if fold else name in names
+
+
+def _trained_as(path: Path) -> str:
+    try:
+        name = open_weights(path).metadata.get("ss_output_name", "")
+    except ModelError:
+        return ""
+    return "" if name == NO_NAME else name
+
+
+def _digest(path: Path) -> str:
+    """As "Lora hashes" has it: of what lies behind a safetensors header; of the whole file where it is of another format."""
+    whole = hashes.addnet_hash if path.suffix.lower() == ".safetensors" else hashes.sha256
+    return whole(path)[: hashes.NETWORK]
+
+
+def _version(path: Path) -> tuple[Path, int, int]:
+    """What changes when a file does."""
+    stat = path.stat()
+    return path, stat.st_size, stat.st_mtime_ns
+
+
+def with_pairs(recipe: Recipe, said: Mapping[str, str]) -> Recipe:
+    """The recipe with these pairs among those that its infotext says besides the fields; an empty value takes the pair out."""
+    kept = recipe.unknown
+    raws = {key: str(quote(value)) for key, value in said.items() if value}
+    if not raws and not any(key in said for key, _ in kept):
+        return recipe
+    pairs = _placed(kept, said, raws)
+    if not isinstance(kept, Leftovers):
+        return replace(recipe, unknown=tuple(pairs))
+    before = [pair for pair in kept.written if pair.key != "Version"]
+    written = [Written(*pair) for pair in [*_placed(before, said, raws), *(pair for pair in kept.written if pair.key == "Version")]]
+    again = Leftovers(pairs, kept.head, written)
+    again.prompts, again.meant = kept.prompts, kept.meant
+    return replace(recipe, unknown=again)
+
+
+def _placed(pairs: Sequence[tuple[str, str]], said: Mapping[str, str], raws: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Pairs with those that are said now in their old places, new ones behind, and without those that no longer hold."""
+    there = [(key, raws.get(key, raw)) for key, raw in pairs if key in raws or key not in said]
+    return there + [(key, raw) for key, raw in raws.items() if key not in {known for known, _ in there}]
+
+
+def _quiet(_: Event) -> None: ...
