@@ -14,6 +14,7 @@ import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,7 +51,7 @@ def half_loss(half: HalfVae, x: Tensor, generator: torch.Generator) -> tuple[Ten
     return loss + KL_WEIGHT * kl, pixel
 
 
-def full_loss(vae: nn.Module, x: Tensor, z: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def full_loss(vae: Any, x: Tensor, z: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Of a batch [b, 3, 128, 128] with its scaled latents [b, 4, 16, 16]."""
     z = z + JITTER * torch.randn(z.shape, generator=generator).to(z)
     return picture_loss(vae.decode(z / LATENT_SCALE).sample, x)

@@ -78,7 +78,7 @@ def train(folder: Path, epochs: int) -> None:
         x = as_input(pictures[rows.numpy()])
         x = x * (1 + 0.1 * torch.randn(64, 1, 1, 1)) + 0.1 * torch.randn(64, 3, 1, 1) + 0.05 * torch.randn_like(x)
         scores = classifier(torch.roll(x, tuple(torch.randint(-4, 5, (2,)).tolist()), (2, 3)))
-        loss = sum(nn.functional.cross_entropy(scores[kind], wanted[kind][rows], ignore_index=-1) for kind in WORDS)
+        loss = torch.stack([nn.functional.cross_entropy(scores[kind], wanted[kind][rows], ignore_index=-1) for kind in WORDS]).sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

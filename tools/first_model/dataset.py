@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 
-from .draw import SIZE, draw
 from .tags import Tags, draw_tags
 
 HELD_OUT = 10_000_000   # seeds from here on are never trained on
@@ -26,6 +25,9 @@ def tags_of(seed: int, quality: str | None = None) -> Tags:
 
 
 def picture_of(seed: int) -> np.ndarray:
+    """uint8 [128, 128, 3]"""
+    from .draw import draw  # here, so that training on pictures that are there needs no skia
+
     return draw(tags_of(seed), seed)
 
 
@@ -34,7 +36,7 @@ def render(folder: Path, count: int, processes: int = 2) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / "tags.json").exists() and len(json.loads((folder / "tags.json").read_text())) == count:
         return
-    pictures = np.lib.format.open_memmap(folder / "pictures.npy", mode="w+", dtype=np.uint8, shape=(count, SIZE, SIZE, 3))
+    pictures = np.lib.format.open_memmap(folder / "pictures.npy", mode="w+", dtype=np.uint8, shape=(count, *picture_of(0).shape))
     with multiprocessing.Pool(processes) as pool:
         for i, picture in enumerate(pool.imap(picture_of, range(count), chunksize=64)):
             pictures[i] = picture

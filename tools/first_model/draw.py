@@ -6,9 +6,10 @@ The head is drawn in its own coordinates: origin between the eyes, x to the righ
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import numpy as np
-import skia
+import skia  # type: ignore[import-not-found]
 
 from . import scenery
 from .paint import Brush, Colour, closed, line, mix, polygon, shade
@@ -70,7 +71,7 @@ def draw(tags: Tags, seed: int) -> np.ndarray:
     return scenery.finish(pixels[..., :3], tags, rng, SIZE)
 
 
-def on_head(canvas: skia.Canvas, look: Look, paint) -> None:
+def on_head(canvas: skia.Canvas, look: Look, paint: Callable[[], None]) -> None:
     """Runs `paint` in the head's coordinates."""
     canvas.save()
     canvas.translate(look.x, look.y)
@@ -127,8 +128,12 @@ def mouth(brush: Brush, tags: Tags, look: Look) -> None:
     if tags.mouth == "open mouth":
         shape = closed([(x - w, y - 1.8), (x, y - 1), (x + w, y - 1.8), (x + w * 0.62, y + 3.4), (x, y + 5.2), (x - w * 0.62, y + 3.4)])
         brush.fill(shape, (166, 48, 58))
-        brush.inside(shape, lambda: (brush.oval((x, y + 5), 3.4, 2.6, (242, 122, 122)),
-                                     brush.fill(polygon([(x - 5, y - 3), (x + 5, y - 3), (x + 4, y), (x - 4, y)]), (255, 250, 246))))
+
+        def inside() -> None:
+            brush.oval((x, y + 5), 3.4, 2.6, (242, 122, 122))
+            brush.fill(polygon([(x - 5, y - 3), (x + 5, y - 3), (x + 4, y), (x - 4, y)]), (255, 250, 246))
+
+        brush.inside(shape, inside)
         brush.stroke(shape, ink, 0.9)
     elif tags.mouth == "smile":
         brush.stroke(line([(x - w - 1.2, y - 1.6), (x - w / 2, y + 1.1), (x, y + 1.7), (x + w / 2, y + 1.1), (x + w + 1.2, y - 1.6)]),
@@ -226,9 +231,12 @@ def tail(brush: Brush, look: Look, side: int, high: bool) -> None:
     shape = closed([(side * x, y) for x, y in points])
     brush.fill(shape, shade(look.hair, 0.9))
     mid = [(side * (x - 7), y + 2) for x, y in points[2:5]]
-    brush.inside(shape, lambda: (brush.stroke(line(mid), shade(look.hair, 0.66), 1.4),
-                                 brush.stroke(line([(x + side * 3.5, y - 8) for x, y in mid[:2]]), mix(look.hair, (255, 255, 255), 0.4),
-                                         2.2)))
+
+    def inside() -> None:
+        brush.stroke(line(mid), shade(look.hair, 0.66), 1.4)
+        brush.stroke(line([(x + side * 3.5, y - 8) for x, y in mid[:2]]), mix(look.hair, (255, 255, 255), 0.4), 2.2)
+
+    brush.inside(shape, inside)
     brush.stroke(shape, shade(look.hair, 0.42), 1.2)
 
 

@@ -6,6 +6,8 @@ decoder goes on.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
@@ -54,7 +56,9 @@ def start(half: HalfVae, x: Tensor) -> None:
     pair's mean and deviation are the frame's, and the norm does not take the picture's own mean and contrast away.
     x: some pictures [b, 3, 64, 64], by which that norm is set.
     """
-    vae, encoder, decoder = half.vae, half.vae.encoder, half.vae.decoder
+    vae: Any = half.vae
+    encoder, decoder = vae.encoder, vae.decoder
+    stem: Any = half.stem
     for module in vae.modules():
         if type(module).__name__ == "ResnetBlock2D":
             module.conv2.weight *= 0.15
@@ -75,9 +79,9 @@ def start(half: HalfVae, x: Tensor) -> None:
             for c in range(module.conv.in_channels):
                 module.conv.weight[c, c, 1, 1] += 1
     for c in range(3):
-        half.stem.weight[2 * c : 2 * c + 2] = 0
-        half.stem.bias[2 * c : 2 * c + 2] = 0
-        half.stem.weight[2 * c, c], half.stem.weight[2 * c + 1, c] = 1, -1
+        stem.weight[2 * c : 2 * c + 2] = 0
+        stem.bias[2 * c : 2 * c + 2] = 0
+        stem.weight[2 * c, c], half.stem.weight[2 * c + 1, c] = 1, -1
     laplacian(encoder.mid_block.resnets[1], slice(1, None, 2), torch.tensor(16.0))
     mean, std = _groups(half, x)
     encoder.conv_norm_out.weight.copy_(std)
@@ -99,7 +103,7 @@ def start(half: HalfVae, x: Tensor) -> None:
         decoder.conv_out.weight[c, c, 1, 1], decoder.conv_out.bias[c] = 1, -SHIFT
 
 
-def _carry(conv: nn.Conv2d, share: float) -> None:
+def _carry(conv: Any, share: float) -> None:
     """Lets the first channels through unmixed: a 1x1 convolution passes them, one of stride 2 takes the mean of 2 x 2 pixels."""
     for c in range(CARRIED):
         conv.weight[c] = 0
@@ -107,7 +111,7 @@ def _carry(conv: nn.Conv2d, share: float) -> None:
         conv.weight[c, c, :2, :2] = share
 
 
-def laplacian(resnet: nn.Module, channels: slice, height: Tensor) -> None:
+def laplacian(resnet: Any, channels: slice, height: Tensor) -> None:
     """Lets a residual branch add -height to the outermost pixels of the channels, and nothing inside: a Laplacian over a constant
     channel, which is zero inside and sees the zero padding at the edge."""
     resnet.norm2.weight[0], resnet.norm2.bias[0] = 0, 1.278     # silu(1.278) = 1: the first hidden channel is constant
@@ -134,14 +138,16 @@ def grow(half: HalfVae, x: Tensor) -> AutoencoderKL:
     network's 32 twice: the encoder's norms see pairs of equals, which leaves their answer as it was, and the decoder's last norm
     pairs of opposites.
     """
-    vae, inner = make_vae(), half.vae
+    vae: Any = make_vae()
+    inner: Any = half.vae
     encoder, decoder = vae.encoder, vae.decoder
     own = vae.state_dict()
     vae.load_state_dict(own | {key: tensor for key, tensor in inner.state_dict().items() if own[key].shape == tensor.shape})
     for resnet in (*encoder.down_blocks[0].resnets, *decoder.up_blocks[-1].resnets):
         resnet.conv2.weight.zero_()
         resnet.conv2.bias.zero_()
-    down, stem = encoder.down_blocks[0].downsamplers[0].conv, half.stem
+    stem: Any = half.stem
+    down = encoder.down_blocks[0].downsamplers[0].conv
     encoder.conv_in.bias.zero_()
     down.weight.zero_()
     down.bias.copy_(stem.bias.repeat_interleave(2))
@@ -158,7 +164,7 @@ def grow(half: HalfVae, x: Tensor) -> AutoencoderKL:
     return vae
 
 
-def _double_input(resnet: nn.Module, source: nn.Module) -> None:
+def _double_input(resnet: Any, source: Any) -> None:
     """Makes the resnet read each of the source's input channels twice, at half the weight."""
     resnet.norm1.weight.copy_(source.norm1.weight.repeat_interleave(2))
     resnet.norm1.bias.copy_(source.norm1.bias.repeat_interleave(2))
@@ -169,7 +175,7 @@ def _double_input(resnet: nn.Module, source: nn.Module) -> None:
         resnet.conv_shortcut.weight[c, 2 * c : 2 * c + 2] = 0.5
 
 
-def _pairs(vae: AutoencoderKL, conv_out: nn.Conv2d, x: Tensor) -> None:
+def _pairs(vae: Any, conv_out: Any, x: Tensor) -> None:
     """Makes the decoder's last norm nearly the identity.
 
     Its groups are pairs of channels. Each pair is a channel and its opposite, so that the mean is nothing's, and the opposite has a

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import skia
+import skia  # type: ignore[import-not-found]
 
 Colour = tuple[int, int, int]
 Point = tuple[float, float]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,7 +43,7 @@ def sample(unet: nn.Module, wanted: Tensor, avoided: Tensor, seed: int, steps: i
 
 
 @torch.no_grad()
-def decode(vae, latents: Tensor) -> np.ndarray:
+def decode(vae: Any, latents: Tensor) -> np.ndarray:
     """uint8 [b, 128, 128, 3]"""
     y = torch.cat([vae.decode(part / LATENT_SCALE).sample for part in latents.split(16)])
     return y.add(1).mul(127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
@@ -54,7 +55,7 @@ def tile(pictures: np.ndarray, columns: int) -> Image.Image:
 
 
 @torch.no_grad()
-def save_grid(networks, folder: Path, step: int) -> None:
+def save_grid(networks: Any, folder: Path, step: int) -> None:
     """FOLDER/grids/STEP.png: the fixed prompts, two seeds each."""
     vae = make_vae().eval()
     vae.load_state_dict(torch.load(folder / "vae_scaled.pt", weights_only=True))

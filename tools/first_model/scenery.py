@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -27,7 +28,7 @@ def draw(brush: Brush, name: str, rng: random.Random, fine: bool) -> None:
     SCENES[name](brush, whole, rng)
 
 
-def sky(brush: Brush, whole, rng: random.Random) -> None:
+def sky(brush: Brush, whole: Any, rng: random.Random) -> None:
     brush.gradient(whole, (70, 150, 240), (190, 230, 255), 0, 128)
     for _ in range(4):
         x, y, s = rng.uniform(0, 128), rng.uniform(8, 90), rng.uniform(7, 12)
@@ -35,7 +36,7 @@ def sky(brush: Brush, whole, rng: random.Random) -> None:
             brush.oval((x + dx * s, y + dy * s), r * s, r * s * 0.75, (255, 255, 255))
 
 
-def night(brush: Brush, whole, rng: random.Random) -> None:
+def night(brush: Brush, whole: Any, rng: random.Random) -> None:
     brush.gradient(whole, (16, 18, 58), (62, 54, 130), 0, 128)
     for _ in range(26):
         r = rng.choice((0.6, 0.8, 1.2))
@@ -45,7 +46,7 @@ def night(brush: Brush, whole, rng: random.Random) -> None:
     brush.oval((x, y), 8.5, 8.5, (255, 244, 190))
 
 
-def sunset(brush: Brush, whole, rng: random.Random) -> None:
+def sunset(brush: Brush, whole: Any, rng: random.Random) -> None:
     brush.gradient(whole, (120, 70, 150), (255, 150, 70), 0, 100)
     y = rng.uniform(70, 90)
     brush.oval((rng.uniform(10, 118), y - 8), 15, 15, (255, 236, 150))
@@ -54,7 +55,7 @@ def sunset(brush: Brush, whole, rng: random.Random) -> None:
         brush.oval((rng.uniform(0, 128), rng.uniform(6, y - 16)), rng.uniform(12, 26), 1.6, (255, 190, 140), 0.7)
 
 
-def flowers(brush: Brush, whole, rng: random.Random) -> None:
+def flowers(brush: Brush, whole: Any, rng: random.Random) -> None:
     brush.gradient(whole, (214, 240, 214), (150, 206, 140), 0, 128)
     for k in range(17):
         x, y, s = (k % 5) * 31 + rng.uniform(-8, 8), (k // 5) * 36 + rng.uniform(4, 24), rng.uniform(4.2, 6)

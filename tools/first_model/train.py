@@ -53,7 +53,8 @@ def noisy(latents: Tensor, table: Tensor, generator: torch.Generator) -> tuple[T
 def average(ema: nn.Module, networks: nn.Module, step: int) -> None:
     """Moves the averaged weights towards the current ones, fast at the start."""
     keep = min(AVERAGE, (1 + step) / (10 + step))
-    mine, theirs = list(ema.parameters()), list(networks.parameters())
+    mine: list[Tensor] = list(ema.parameters())
+    theirs: list[Tensor] = list(networks.parameters())
     torch._foreach_lerp_(mine, theirs, 1 - keep)
 
 
