@@ -109,6 +109,7 @@ def test_an_empty_folder_says_what_to_do(tmp_path):
 def test_a_known_hash_is_looked_up_and_not_computed(folder, monkeypatch):
     path = folder / "checkpoints" / "tiny-sd1.safetensors"
     hashes.sha256(path)
+    (folder / "a-first-one.safetensors").symlink_to(TINY)       # comes first, and its hash is not known
     monkeypatch.setattr(hashes, "_digest", lambda *_: pytest.fail("a file was hashed"))
     assert Store([folder]).find("78e7fcdcdf") == path
 
