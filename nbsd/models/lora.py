@@ -73,7 +73,7 @@ def kronecker(given: Roles, weight: Tensor, ranks: int | None) -> Tensor:
         large = _tucker(given["lokr_t2"], given["lokr_w2_a"], given["lokr_w2_b"])
     else:
         large = given["lokr_w2_a"] @ given["lokr_w2_b"].flatten(1)
-    return torch.kron(small.reshape(*small.shape, *[1] * (large.ndim - 2)), large)
+    return torch.kron(small.reshape(*small.shape, *[1] * (large.ndim - 2)), large.contiguous())
 
 
 def factor(given: Roles, weight: Tensor, ranks: int | None) -> Tensor:
