@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from nbsd.errors import ModelError, UnknownModelError, WrongFamilyError
 from nbsd.models import detect, families
@@ -253,3 +255,32 @@ def test_a_hypernetwork_is_known_by_its_table_of_widths(tmp_path, modules):
 
 def test_every_kind_that_a_file_can_be_has_its_sentence():
     assert {kind.name for kind in detect.KINDS} | {detect.HYPERNETWORK} == set(detect.NOT_A_MODEL) | {detect.CHECKPOINT}
+
+
+# Any bytes at all
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.one_of(
+    st.binary(max_size=300),
+    st.binary(max_size=100).map(lambda data: b"PK\x03\x04" + data),
+    st.binary(max_size=100).map(lambda data: b"\x80\x02" + data),
+    st.builds(framed, st.binary(max_size=60).map(lambda data: b"{" + data), st.binary(max_size=20)),
+    st.builds(framed, st.dictionaries(st.text(max_size=3), st.recursive(
+        st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=3)),
+        lambda inner: st.lists(inner, max_size=3) | st.fixed_dictionaries({"dtype": inner, "shape": inner, "data_offsets": inner}),
+    ), max_size=3), st.binary(max_size=20)),
+    st.builds(framed, st.dictionaries(st.text(max_size=3), st.builds(
+        entry, st.integers(-1, 20), st.integers(-1, 20), st.lists(st.integers(-1, 5), max_size=3), st.sampled_from(["F32", "U8", "F16", "X"]),
+    ), max_size=4), st.binary(max_size=20)),
+))  # fmt: skip
+def test_any_bytes_are_a_model_file_or_a_sentence(tmp_path, content):
+    path = tmp_path / "any.safetensors"
+    path.write_bytes(content)
+    try:
+        weights = open_weights(path)
+        assert all(stored.start + stored.nbytes <= len(content) for stored in weights.tensors.values())
+        checkpoint_family(weights)
+    except ModelError as error:
+        assert "any.safetensors" in str(error)
+        assert "\n" not in str(error)

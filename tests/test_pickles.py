@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from nbsd.errors import ModelError, UnsafeFileError
 from nbsd.models.pickles import Placeholder, read_pickle
@@ -367,3 +369,24 @@ def test_a_torchscript_program_is_named(tmp_path):
     (tmp_path / "a.pt").write_bytes(buffer.getvalue())
     with pytest.raises(ModelError, match="TorchScript"):
         open_weights(tmp_path / "a.pt")
+
+
+PIECES = st.sampled_from([
+    b"]", b"}", b")", b"(", b"N", b"K\x01", b"X\x01\x00\x00\x00a", b"t", b"\x85", b"\x86", b"e", b"a", b"s", b"u", b"0", b"1", b"2", b"q\x00",
+    b"h\x00", b"l", b"d", b"R", b"\x81", b"\x92", b"b", b"Q", b"\x93", b"\x94", b"\x8f", b"\x90", b"\x91", b"ccollections\nOrderedDict\n",
+    b"ctorch\nSize\n", b"ctorch\nFloatStorage\n", b"ctorch._utils\n_rebuild_tensor_v2\n", b"ctorch._utils\n_rebuild_tensor_v3\n",
+    b"ctorch._utils\n_rebuild_parameter\n", b"c_codecs\nencode\n", b"comegaconf\nX\n", b"cos\nsystem\n", b"cbuiltins\nint\n",
+])  # fmt: skip
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(PIECES, max_size=30))
+def test_any_row_of_instructions_ends_in_a_value_or_a_sentence(pieces):
+    program = b"\x80\x04" + b"".join(pieces) + b"."
+    try:
+        read_pickle(program, lambda _: pytest.fail("a storage from nothing"), "any.pt")
+    except ModelError as error:
+        assert "any.pt" in str(error)
+        assert b"os\nsystem" not in program or isinstance(error, UnsafeFileError) or "cannot be followed" in str(error)
+    else:
+        assert b"os\nsystem" not in program
