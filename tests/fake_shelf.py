@@ -40,6 +40,7 @@ class FakeShelf:
     def __init__(self, pause: float = 0.0, entries: tuple[FakeEntry, ...] = ENTRIES, fail: Callable[[Recipe], None] | None = None) -> None:
         self.pause, self.entries, self.fail = pause, entries, fail
         self.asked: list[Recipe] = []
+        self.loads = 0      # how many were finished
 
     def scan(self) -> list[FakeEntry]:
         return list(self.entries)
@@ -51,6 +52,7 @@ class FakeShelf:
         for done in range(0, 11, 2):
             on_progress(done * 10**8, 10**9)
             time.sleep(self.pause / 2)
+        self.loads += 1
         return FakeModel(self)
 
 

@@ -173,7 +173,7 @@ def test_stop_while_loading(door: str, tmp_path: Path) -> None:
     until(lambda: studio._shelf.asked)
     job.stop()
     studio._wait(job)
-    assert job.stopped and "stopped" in words(studio, "status")
+    assert job.stopped and studio._shelf.loads == 0 and "stopped" in words(studio, "status")
 
 
 @pytest.mark.parametrize("error, told", [

@@ -64,7 +64,7 @@ def test_only_the_newest_progress_waits_and_an_unshown_preview_goes_along(job: J
     seen = Seen("colab")
     for step in range(100):
         seen.screen.tell(job, Loading("m", step, 100))
-    for event in (progress(1), progress(2, b"jpeg"), progress(3), Note("a"), progress(4), progress(0, picture=1)):
+    for event in (progress(1), progress(2, b"jpeg"), progress(3), Note("a"), progress(4, b"of the first"), progress(0, picture=1)):
         seen.screen.tell(job, event)
     other = Job(lambda report, control: None)
     seen.screen.tell(other, progress(9))

@@ -106,6 +106,8 @@ def test_the_events_above_are_all_there_are(view: View, job: Job) -> None:
 def test_interrupt_shows_at_once_and_a_late_one_shows_nothing(view: View, job: Job) -> None:
     view.show(job, Started())
     view.show(job, progress())
+    view.stopping(Job(lambda report, control: None))    # a click on another job's Interrupt
+    assert view.phase is Phase.RUNNING
     view.stopping(job)
     assert (view.phase, buttons(view)) == (Phase.STOPPING, "")
     view.show(job, progress(6))     # a step was on its way
