@@ -73,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
     command.set_defaults(run=reproduce)
     command.add_argument("picture", help="a picture that carries its recipe")
     command.add_argument("--model", required=True, metavar="FILE", help="the checkpoint it was made with")
-    command.add_argument("--vae", action="append", default=[], metavar="FILE", help="a VAE to try besides the model's own; may be given again")
+    command.add_argument("--vae", action="append", default=[], metavar="FILE", help="a VAE to try too; may be given again")
     command.add_argument("--infotext", metavar="FILE|TEXT", help="use this recipe, not the picture's")
     command.add_argument("--steps", type=int, metavar="N", help="search with fewer steps; only for samplers that add no noise")
     command.add_argument("--device", help="cpu, cuda, cuda:1 (the best one there is)")
@@ -188,7 +188,7 @@ def info(given: argparse.Namespace) -> int:
 
 
 def reproduce(given: argparse.Namespace) -> int:
-    """Print the recipe that gives the picture; the sentence about it goes to stderr. Fails where no combination matches."""
+    """Print the recipe that gives the picture; the sentence about it goes to stderr. Fails where no combination comes close."""
     recipe = Recipe.from_infotext(read_infotext(given.infotext)) if given.infotext else None
     line = ProgressLine()
     name = Path(given.model).name
@@ -198,7 +198,7 @@ def reproduce(given: argparse.Namespace) -> int:
     result = nbsd.reproduce(given.picture, model, recipe=recipe, steps=given.steps, vaes=given.vae, report=line.tell)
     line.clear()
     print(result.recipe.infotext())
-    return OK if result.matches else FAILED
+    return OK if result.close else FAILED
 
 
 def convert(given: argparse.Namespace) -> int:

@@ -32,7 +32,7 @@ SILENT = frozenset({
     "Lora hashes", "TI hashes", "Hypernet", "Hypernet strength", "Hypernet hash", "Batch size", "Batch pos", "First pass size",
     "Init image hash", "User", "NovelAI source", "Max tokens", "Model VAE", "Model hypernetwork",
 })  # fmt: skip
-NUMBERS = ("The web UI ran with an attention routine and a precision of its own (xformers, half, upcast): fine details may differ a little.")
+NUMBERS = ("The web UI ran with a precision and an attention routine of its own (xformers, half, upcast): details may differ a little.")
 
 _PIECE = re.compile(r"\w+|[^\w\s]")
 _HASHED = re.compile(r"\s*([^:,]+):\s*([0-9a-fA-F]+)")      # name: hash, as "Lora hashes" and "TI hashes" list them
@@ -206,10 +206,12 @@ UNWRITTEN: tuple[Unwritten, ...] = (
               lambda recipe: runs_karras(recipe) and not recipe.old_karras),
     Unwritten("Old emphasis", "The old emphasis implementation may have been switched on.", uses_emphasis),
     Unwritten("Quantize timesteps", "Quantization in K samplers may have been switched on.", _between_steps),
-    Unwritten("Prompt wrap limit", "A prompt is longer than 75 tokens: where it is cut depends on the word wrap limit, 20 is assumed.", _long),
+    Unwritten("Prompt wrap limit", "A prompt may be longer than 75 tokens: where it is cut depends on the word wrap limit, taken as 20.",
+              _long),
     Unwritten("", "Comments in the prompt may have been switched off, so that # was text.",
               lambda recipe: "#" in recipe.prompt + recipe.negative_prompt),
-    Unwritten("UniPC order", "UniPC's options are not written: variant bh1, order 3 are assumed.", lambda recipe: recipe.sampler == "UniPC"),
+    Unwritten("UniPC order", "UniPC's options are not written: variant bh1, order 3 are assumed.",
+              lambda recipe: recipe.sampler == "UniPC"),
     Unwritten("", "In a batch of the web UI an SDE sampler could draw one noise for all pictures.",
               lambda recipe: rules.facts(recipe).brownian),
     Unwritten("", "LoRAs may have been added by the old method (lora_functional).", _has(LORA)),
@@ -218,7 +220,8 @@ UNWRITTEN: tuple[Unwritten, ...] = (
     Unwritten("Resize mode", "How the given picture was resized is not written.", lambda recipe: recipe.img2img is not None),
     Unwritten("Overlay original", "The original may not have been laid over the result of inpainting.",
               lambda recipe: recipe.inpaint is not None),
-    Unwritten("", "The second pass may have run with the first pass's prompts, or in the old size.", lambda recipe: recipe.hires is not None),
+    Unwritten("", "The second pass may have run with the first pass's prompts, or in the old size.",
+              lambda recipe: recipe.hires is not None),
     Unwritten("", "Which model restored faces, and how strongly, is not written in full.", _has_key("Face restoration")),
 )  # fmt: skip
 

@@ -151,23 +151,23 @@ def test_info_without_a_recipe(model, capsys):
 
 # --- reproduce and convert --------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("matches", [True, False])
-def test_reproduce_prints_the_recipe_that_was_found(model, monkeypatch, capsys, matches):
+@pytest.mark.parametrize("close", [True, False])
+def test_reproduce_prints_the_recipe_that_was_found(model, monkeypatch, capsys, close):
     asked = {}
 
     def reproduce(picture, loaded, **options):
         options.pop("report")(Note("a sentence"))
         asked.update(options, picture=picture, loaded=loaded)
-        return SimpleNamespace(recipe=Recipe.from_infotext(INFOTEXT), matches=matches)
+        return SimpleNamespace(recipe=Recipe.from_infotext(INFOTEXT), close=close)
     monkeypatch.setitem(vars(nbsd), "reproduce", reproduce)
     arguments = ["reproduce", "one.png", "--model", "m", "--vae", "v.pt", "--vae", "w.pt", "--steps", "8", "--device", "cpu"]
-    assert cli.main(arguments) == (0 if matches else 1)
+    assert cli.main(arguments) == (0 if close else 1)
     assert asked == {"picture": "one.png", "loaded": model, "recipe": None, "steps": 8, "vaes": ["v.pt", "w.pt"]}
     assert model.loaded == [("m", {"device": "cpu", "dtype": None})]
     told = capsys.readouterr()
     assert told.out.strip() == INFOTEXT
     assert "nbsd: a sentence\n" in told.err
-    assert cli.main([*arguments, "--infotext", INFOTEXT]) == (0 if matches else 1)
+    assert cli.main([*arguments, "--infotext", INFOTEXT]) == (0 if close else 1)
     assert asked["recipe"] == Recipe.from_infotext(INFOTEXT)
 
 

@@ -12,7 +12,8 @@ from nbsd.errors import RecipeError
 from nbsd.presets import NOVELAI_QUALITY, NOVELAI_UNDESIRED, PRESETS, apply, remove
 from nbsd.recipe import Recipe
 
-PROMPTS = ["", "a cat", "{cat}, tree", "masterpiece", "a (cat:1.2)", "[a:b:0.5]", "a AND b", "a [[cat]]", "<lora:ink:1> cat", NOVELAI_QUALITY]
+PROMPTS = ["", "a cat", "{cat}, tree", "masterpiece", "a (cat:1.2)", "[a:b:0.5]", "a AND b", "a [[cat]]",
+           "<lora:ink:1> cat", NOVELAI_QUALITY]
 STRANGE = Recipe(prompt="a cat", negative_prompt="blurry", seed=7, steps=50, sampler="DDIM", cfg_scale=3.0, clip_skip=4, ensd=1, rng="NV",
                  width=768, model="ink [0123456789]", tiling=True)
 

@@ -16,7 +16,7 @@ import nbsd
 from nbsd import Picture, Recipe
 from nbsd.errors import NbsdError, RecipeError, Stopped
 from nbsd.events import Note, Progress
-from nbsd.pipeline.compare import Target
+from nbsd.pipeline.compare import Target, apart
 from nbsd.pipeline.model import Model
 from nbsd.pipeline.open_settings import open_questions
 from nbsd.pipeline.reproduce import reproduce
@@ -105,7 +105,8 @@ def is_found(tiny: Model, other: Model, truth: Recipe, with_other: bool) -> tupl
 
 
 def test_two_pictures_are_found(tiny, tiny_other_vae):
-    for truth, with_other in ((replace(SMALL, rng="CPU", ensd=31337, clip_skip=2), False), (replace(SMALL, old_prompt_timelines=True), True)):
+    known = replace(SMALL, rng="CPU", ensd=31337, clip_skip=2)
+    for truth, with_other in ((known, False), (replace(SMALL, old_prompt_timelines=True), True)):
         found, told = is_found(tiny, tiny_other_vae, truth, with_other)
         assert found, told
 
@@ -170,8 +171,20 @@ def test_a_foreign_picture_is_not_said_to_match(tiny):
     truth = replace(SMALL, prompt="a cat", sampler="Euler", steps=2)
     strange = replace(made(tiny, truth), image=made(tiny, replace(truth, seed=99)).image)
     result = reproduce(png(strange), tiny)
-    assert not result.matches
-    assert result.text.startswith("No combination gives the picture exactly; the closest")
+    assert not result.matches and not result.close
+    assert result.text.startswith("No combination gives this picture; the nearest (score ")
+
+
+def test_a_picture_saved_with_losses_comes_close(tiny, tmp_path):
+    truth = replace(SMALL, prompt="a cat", sampler="Euler", steps=2, rng="CPU", clip_skip=2)
+    picture, told = made(tiny, truth), []
+    picture.image.save(tmp_path / "one.jpg", quality=100, subsampling=0)
+    recipe = Recipe.from_infotext(stripped(picture.infotext))
+    result = reproduce(tmp_path / "one.jpg", tiny, recipe=recipe, report=told.append)
+    assert result.close and not result.matches
+    assert (result.recipe.rng, result.recipe.clip_skip) == ("CPU", 2)
+    assert result.text.startswith("It comes close, but not to the byte (score 0.9")
+    assert "The picture was saved with losses, so no setting gives exactly its bytes." in [getattr(event, "text", "") for event in told]
 
 
 def test_progress_counts_pictures_and_it_can_be_stopped(tiny):
@@ -225,7 +238,8 @@ def test_a_text_without_version_leaves_the_rules_open():
     rules = next(question for question in open_questions(old) if question.name == "rules")
     assert rules.answers[0].changes == {}
     assert rules.answers[1].changes["schedule"] == "Automatic"
-    new = Recipe.from_infotext("a cat\nSteps: 4, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7, Seed: 1, Size: 64x64, Version: v1.10.1")
+    today = "Schedule type: Karras, CFG scale: 7, Seed: 1, Size: 64x64, Version: v1.10.1"
+    new = Recipe.from_infotext(f"a cat\nSteps: 4, Sampler: DPM++ 2M, {today}")
     assert "rules" not in [question.name for question in open_questions(new)]
 
 
@@ -235,5 +249,6 @@ def test_likeness():
     target = Target(grey, (8, 8))
     assert target.compare(grey).same and target.compare(grey).score == 1
     assert target.compare(nearly).matches and not target.compare(nearly).same
-    assert target.compare(nearly).difference == pytest.approx(1 / 3)
+    assert target.compare(nearly).difference == pytest.approx((1 / 3) ** 0.5)
+    assert apart(grey, nearly) == target.compare(nearly).difference
     assert not target.compare(Image.new("RGB", (8, 8), (110, 100, 100))).matches

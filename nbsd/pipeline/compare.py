@@ -23,7 +23,7 @@ LOSSLESS = frozenset({"PNG", "BMP", "TIFF"})
 class Likeness:
     """How near a picture is to another of the same size."""
 
-    difference: float       # mean absolute difference of the bytes, 0 to 255
+    difference: float       # root of the mean squared difference of the bytes, 0 to 255
     score: float            # correlation of the bytes, 0 to 1; 1: the same
     within_one: float       # share of the bytes that differ by 1 at most
     equal: float            # share of the bytes that are equal
@@ -54,7 +54,7 @@ class Target:
         found = []
         if self._resized:
             height, width = self._bytes.shape[:2]
-            found.append(f"The picture is {self._size[0]}x{self._size[1]} and its recipe {width}x{height}: it is compared in the recipe's size.")
+            found.append(f"The picture is {self._size[0]}x{self._size[1]} and its recipe {width}x{height}: it is compared in that size.")
         if not lossless:
             found.append("The picture was saved with losses, so no setting gives exactly its bytes.")
         return found
@@ -66,7 +66,7 @@ class Target:
         a, b = (values - values.mean() for values in (made, self._bytes))
         length = float(np.sqrt((a * a).sum() * (b * b).sum()))
         score = float((a * b).sum()) / length if length else float(not gap.any())
-        return Likeness(float(gap.mean()), max(0.0, min(1.0, score)), float((gap <= 1).mean()), float((gap == 0).mean()))
+        return Likeness(_root_mean_square(gap), max(0.0, min(1.0, score)), float((gap <= 1).mean()), float((gap == 0).mean()))
 
 
 def read_picture(source: Any, recipe: Recipe | None = None) -> tuple[Image.Image, Recipe, bool]:
@@ -86,10 +86,10 @@ def _opened(source: Any) -> tuple[Image.Image, bytes | None]:
     """The picture, and the bytes of its file where there is one."""
     if isinstance(source, Image.Image):
         return source, None
+    if not isinstance(source, (bytes, str, PathLike)):
+        raise NbsdError(f"a picture was expected, got {type(source).__name__}: give a path, the bytes of a file, or a PIL picture")
     try:
-        data = source if isinstance(source, bytes) else Path(source).expanduser().read_bytes() if isinstance(source, (str, PathLike)) else None
-        if data is None:
-            raise NbsdError(f"a picture was expected, got {type(source).__name__}: give a path, the bytes of a file, or a PIL picture")
+        data = source if isinstance(source, bytes) else Path(source).expanduser().read_bytes()
         image = Image.open(io.BytesIO(data))
         image.load()
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
@@ -107,6 +107,15 @@ def _with_texts(image: Image.Image) -> bytes:
     exif = image.getexif()
     image.save(out, "PNG", pnginfo=texts, **({"exif": exif} if len(exif) else {}))
     return out.getvalue()
+
+
+def apart(one: Image.Image, other: Image.Image) -> float:
+    """How far two pictures of one size are apart, as `Likeness.difference`."""
+    return _root_mean_square(_array(one) - _array(other))
+
+
+def _root_mean_square(gap: np.ndarray[Any, np.dtype[np.float32]]) -> float:
+    return float(np.sqrt((gap * gap).mean()))
 
 
 def _array(image: Image.Image) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -49,7 +49,8 @@ _ROWS: tuple[_Row, ...] = (
     _Row("old Karras sigmas", "old_karras", ("Old Karras sigmas",), ((False, "off"), (True, "on")), match.runs_karras),
     _Row("old prompt editing timelines", "old_prompt_timelines", ("Old prompt editing timelines",), ((False, "off"), (True, "on")),
          match.timelines_differ),
-    _Row("emphasis", "emphasis", ("Emphasis",), tuple((name, name) for name in ("Original", "No norm", "Ignore", "None")), match.uses_emphasis),
+    _Row("emphasis", "emphasis", ("Emphasis",), tuple((name, name) for name in ("Original", "No norm", "Ignore", "None")),
+         match.uses_emphasis),
     _Row("old emphasis", "old_emphasis", ("Old emphasis",), ((False, "off"), (True, "on")),
          lambda recipe: recipe.dialect == "webui" and match.uses_emphasis(recipe)),
 )  # fmt: skip

@@ -19,7 +19,7 @@ from nbsd.errors import NbsdError
 from nbsd.events import Event, Note, Progress
 from nbsd.picture import Picture
 from nbsd.pipeline.check import check
-from nbsd.pipeline.compare import Likeness, Target, read_picture
+from nbsd.pipeline.compare import Likeness, Target, apart, read_picture
 from nbsd.pipeline.make import Control, Unasked, decode, ignore
 from nbsd.pipeline.model import Model, load
 from nbsd.pipeline.open_settings import FIRST, Answer, Question, open_questions
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 BEAM = 2                # combinations that go on to the next question
 LATER = 3               # combinations that are made anew where the search used fewer steps
-CLEARLY = 1.25, 0.01    # another answer is out when its difference is this many times as large, and this much more
+CLOSE = 0.98            # score from which a picture is the same to the eye: other precision, other GPU, saved with losses
+VISIBLE = 0.05          # bytes (root mean square) that two pictures must be apart for a choice between them
 
 Source = str | PathLike[str] | bytes | Any      # or a PIL picture, or a Picture
 Answers = tuple[int, ...]                       # for each question the number of its answer
@@ -57,6 +58,11 @@ class Reproduced:
     undecided: tuple[str, ...]                  # those that made no difference to the picture, or none that could be told
     tried: tuple[Trial, ...]                    # best first
     said: tuple[tuple[str, str], ...] = ()      # settings of the same kind that the text did say
+
+    @property
+    def close(self) -> bool:
+        """Whether it is the same picture but for what precision, another GPU or a lossy file change."""
+        return self.matches or self.score >= CLOSE
 
     @property
     def text(self) -> str:
@@ -122,7 +128,7 @@ def _wrong_model(recipe: Recipe, model: Model) -> Iterator[str]:
     if digest:
         here = hashes.old_hash(model.checkpoint.path) if len(digest) == hashes.OLD else hashes.sha256(model.checkpoint.path)
         if not here.startswith(digest):
-            yield f"The picture was made with the model {recipe.model}; {model.name} is another one, so no setting will give the same picture."
+            yield f"The picture was made with the model {recipe.model}; {model.name} is another one, so no setting will match."
 
 
 @dataclass(eq=False)
@@ -274,10 +280,18 @@ class _Search:
         )
 
     def _decided(self, n: int, best: _Made, made: list[_Made]) -> bool:
-        """Whether every other answer that was tried gives a clearly worse picture."""
-        times, more = CLEARLY
-        others = [one.likeness.difference for one in made if one.answers[n] != best.answers[n]]
-        return bool(others) and min(others) > times * best.likeness.difference + more
+        """Whether every other answer that was tried gives a clearly worse picture.
+
+        What spoils the comparison (losses, another precision) is independent of the settings. So with the right ones the squared
+        difference is by d * d smaller than with wrong ones, whose picture is d away, and with those on the other side by as much larger.
+        """
+        others = [one for one in made if one.answers[n] != best.answers[n]]
+        return bool(others) and all(self._is_worse(one, best) for one in others)
+
+    def _is_worse(self, other: _Made, best: _Made) -> bool:
+        distance = apart(other.picture.image, best.picture.image)
+        gain = other.likeness.difference**2 - best.likeness.difference**2
+        return distance > VISIBLE and gain > distance**2 / 2
 
     def _words(self, answers: Answers) -> tuple[tuple[str, str], ...]:
         return tuple((question.name, question.answers[number].words) for question, number in zip(self._questions, answers, strict=True))
@@ -310,7 +324,9 @@ def _sentence(result: Reproduced) -> str:
     with_these = f" with {', '.join(values)}" if values else " as the recipe says"
     how = f"The picture matches{with_these}"
     if not result.matches:
-        how = f"No combination gives the picture exactly; the closest{with_these} has a score of {result.score:.3f}"
+        score = f"{int(result.score * 1000) / 1000:.3f}"
+        how = f"It comes close, but not to the byte (score {score}),{with_these}" if result.close else (
+            f"No combination gives this picture; the nearest (score {score}) is the one{with_these}")
     names = [name for name, _ in result.found]
     unsaid = f"; the recipe did not say {_listed(names)}" if names else ""
     open_still = f"; {_listed(list(result.undecided))} cannot be told from this picture" if result.undecided else ""
