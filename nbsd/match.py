@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -18,7 +18,7 @@ from nbsd.names import AUTOMATIC, SAMPLER_FACTS
 from nbsd.prompt.networks import split_networks, strip_comments
 from nbsd.prompt.schedule import and_parts, prompt_schedule
 from nbsd.prompt.weights import DIALECTS
-from nbsd.recipe import Recipe, split_title
+from nbsd.recipe import OF_2022, Recipe, split_title
 
 # Kinds of files, as `models.detect` names them, with the words of a sentence.
 CHECKPOINT, VAE, LORA, HYPERNETWORK, EMBEDDING = "checkpoint", "vae", "lora", "hypernetwork", "embedding"
@@ -43,6 +43,31 @@ class Files(Protocol):
 
     def find_by_title(self, title: str, kind: str) -> Path | None:
         """The file of a name, a hash or "name [hash]"; None where there is none. `kind`: a key of WORDS."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A file that is here."""
+
+    kind: str                       # a key of WORDS
+    path: Path
+    digests: tuple[str, ...] = ()   # what is known of its hashes; none: they were never computed
+
+
+class Listed:
+    """Files in a list, found without reading any: `Files` for a panel that must not wait for hashes."""
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self._rows = list(rows)
+
+    def find_by_title(self, title: str, kind: str) -> Path | None:
+        """By name, where a known hash does not speak against it, else by a known hash."""
+        name, digest = split_title(title)
+        rows = [row for row in self._rows if row.kind == kind]
+        named = [row for row in rows if name and name.casefold() in (row.path.name.casefold(), row.path.stem.casefold())]
+        hashed = [row for row in rows if digest and any(known.startswith(digest) for known in row.digests)]
+        fits = [row for row in named if not digest or row in hashed or not any(row.digests)]
+        return next((row.path for row in (*fits, *hashed)), None)
 
 
 @dataclass(frozen=True)
@@ -102,7 +127,7 @@ def report(recipe: Recipe, files: Files | None = None, problems: Sequence[str] =
         files=tuple(_located(file, files) for file in named_files(recipe)) if files else (),
         problems=tuple(problems),
         old=tuple(_old(recipe)),
-        unwritten=tuple(row.sentence for row in UNWRITTEN if row.matters(recipe) and not (keys and row.key in keys)) + (NUMBERS,),
+        unwritten=(*(row.sentence for row in UNWRITTEN if row.matters(recipe) and not (keys and row.key in keys)), NUMBERS),
     )
 
 
@@ -159,7 +184,8 @@ def _texts(recipe: Recipe) -> tuple[str, str]:
 
 
 def _calls(recipe: Recipe) -> int:
-    return recipe.steps * (2 if rules.facts(recipe).second_order else 1)
+    twice = rules.facts(recipe).second_order and recipe.rules != OF_2022
+    return recipe.steps * (2 if twice else 1)
 
 
 # What the web UI never wrote

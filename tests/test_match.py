@@ -11,6 +11,8 @@ import pytest
 
 from nbsd.match import (
     NUMBERS,
+    Listed,
+    Row,
     draws_noise,
     named_files,
     report,
@@ -90,6 +92,22 @@ def test_what_is_here_under_its_own_name_needs_no_sentence():
 def test_without_files_none_is_called_missing():
     named = text("a <lora:line:0.8>", more="Model: ink, ")
     assert len(named_files(named)) == 2 and report(named).files == () and report(named).complete
+
+
+@pytest.mark.parametrize(("title", "kind", "expected"), [
+    ("ink", "checkpoint", "ink.safetensors"), ("INK.safetensors", "checkpoint", "ink.safetensors"), ("ink", "vae", None),
+    ("ink [0123456789]", "checkpoint", "ink.safetensors"), ("ink [ffffffffff]", "checkpoint", None),
+    ("0123456789", "checkpoint", "ink.safetensors"), ("925997e9", "checkpoint", "ink.safetensors"), ("ffffffffff", "checkpoint", None),
+    ("new [ffffffffff]", "checkpoint", "new.ckpt"),      # its hash is not known, so nothing speaks against it
+    ("other [0123456789]", "checkpoint", "ink.safetensors"), ("other", "checkpoint", None), ("fine.vae.pt", "vae", "fine.vae.pt"),
+])
+def test_files_of_a_list_are_found_by_name_and_known_hash(title, kind, expected):
+    files = Listed([
+        Row("checkpoint", Path("/m/new.ckpt")), Row("vae", Path("/m/fine.vae.pt")),
+        Row("checkpoint", Path("/m/ink.safetensors"), ("0123456789" + "0" * 54, "925997e9")),
+    ])
+    found = files.find_by_title(title, kind)
+    assert (found and found.name) == expected
 
 
 def test_a_vae_that_is_none_is_not_looked_for():
