@@ -118,7 +118,7 @@ def test_hint_and_report_are_escaped(panel: Panel) -> None:
     panel.show_hint("")
     assert panel.hint.value == ""
     panel.show_report(Report(Recipe(), (("Steps", "<20>"),), ("Foo",), ("a <note>",)))
-    assert "<td>&lt;20&gt;</td>" in panel.understood.value and "a &lt;note&gt;" in panel.understood.value and "Foo" in panel.understood.value
+    assert "<td>&lt;20&gt;</td>" in panel.understood.value and "a &lt;note&gt;" in panel.understood.value
 
 
 def test_the_style_sheet_is_inside_the_panel_and_touches_nothing_else(panel: Panel) -> None:

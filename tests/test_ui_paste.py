@@ -47,7 +47,7 @@ def same(report: paste.Report) -> bool:
 def test_a_text() -> None:
     report = paste.read(TEXT, BEFORE)
     assert same(report) and report.unknown == ("Foo",) and report.notes == ()
-    assert {("Steps", "28"), ("ENSD", "31337"), ("Clip skip", "2"), ("model", "925997e9")} <= set(report.understood)
+    assert {("Steps", "28"), ("ENSD", "31337"), ("Clip skip", "2"), ("Model", "925997e9")} <= set(report.understood)
     assert "Steps: 28" in str(report) and "Foo" in str(report) and "Steps: 28" in report._repr_html_()
 
 

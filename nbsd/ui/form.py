@@ -58,7 +58,7 @@ class Form:
         """The parts of a pasted recipe that have no control yet, in words."""
         words = [name for name in ("img2img", "inpaint", "hires") if getattr(self._kept, name) is not None]
         if self._kept.version != LATEST:
-            words.append(f"the rules of version {self._kept.version or 'of 2022'}")
+            words.append(f"the rules of version {self._kept.version}" if self._kept.version else "the rules of a text without a version")
         return words + [key for key, _ in self._kept.unknown]
 
     def drop_kept(self) -> None:

@@ -59,8 +59,8 @@ class Panel:
     def show_report(self, report: Report) -> None:
         """What was understood of something pasted."""
         rows = "".join(f"<tr><td>{html.escape(name)}</td><td>{html.escape(value)}</td></tr>" for name, value in report.understood)
-        notes = [*report.notes, *([f"Kept, without effect: {', '.join(report.unknown)}"] if report.unknown else [])]
-        self.understood.value = f"<table>{rows}</table>" + "".join(f"<p>{html.escape(note)}</p>" for note in notes)
+        # What is kept without a control stands below it anyway, as long as it is kept.
+        self.understood.value = f"<table>{rows}</table>" + "".join(f"<p>{html.escape(note)}</p>" for note in report.notes)
 
     def _root(self) -> w.Widget:
         parts = self._parts
@@ -146,7 +146,7 @@ class Panel:
         size = (self.form["width"].value, self.form["height"].value)
         self.sizes.value = f"{size[0]} × {size[1]}" if size in SIZES else OTHER_SIZE
         kept = self.form.kept()
-        text = f"Kept from the pasted recipe, without a control: {html.escape(', '.join(kept))}" if kept else ""
+        text = f"Kept from the recipe, without a control: {html.escape(', '.join(kept))}" if kept else ""
         if self.kept.value != text:
             self.kept.value = text
         self._kept_row.layout.display = None if kept else "none"

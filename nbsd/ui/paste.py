@@ -18,7 +18,7 @@ from nbsd.ui.form import changed_fields
 LONGEST_PATH = 1024             # characters; anything longer is a text
 PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"GIF8")     # how PNG, JPEG, WebP and GIF files begin
 SETTINGS = "Steps"              # every text with settings has this key
-LABELS = {row.field: row.label.split(" (")[0] for row in CONTROLS}
+LABELS = {"model": "Model", "vae": "VAE", **{row.field: row.label.split(" (")[0] for row in CONTROLS}}
 PROMPTS = ("prompt", "negative_prompt")
 
 

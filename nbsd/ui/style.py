@@ -105,7 +105,8 @@ CSS = """
 .nbsd .nbsd-page { padding: 2px; }
 .nbsd .widget-tab-contents { padding: 10px; overflow: visible; color: var(--nb-text); background: var(--nb-bg);
   border-color: var(--nb-line); }
-.nbsd .lm-TabBar-tab, .nbsd .p-TabBar-tab { font-family: inherit; font-size: 13px; color: var(--nb-dim); background: var(--nb-sunk); }
+.nbsd .lm-TabBar, .nbsd .p-TabBar { font-family: var(--jp-ui-font-family, system-ui, sans-serif); font-size: 13px; }
+.nbsd .lm-TabBar-tab, .nbsd .p-TabBar-tab { color: var(--nb-dim); background: var(--nb-sunk); }
 .nbsd .lm-mod-current, .nbsd .p-mod-current { color: var(--nb-text); background: var(--nb-bg); }
 
 /* the picture */
