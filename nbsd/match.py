@@ -25,6 +25,7 @@ CHECKPOINT, VAE, LORA, HYPERNETWORK, EMBEDDING = "checkpoint", "vae", "lora", "h
 WORDS = {CHECKPOINT: "model", VAE: "VAE", LORA: "LoRA", HYPERNETWORK: "hypernetwork", EMBEDDING: "embedding"}
 TAGS = {"lora": LORA, "lyco": LORA, "hypernet": HYPERNETWORK}       # what stands before the colon in <lora:name:1>
 ALWAYS_THERE = frozenset({"none", "automatic", "auto"})             # names of a VAE that are none
+OLD = 8                     # digits of a model's hash before 2023
 CHUNK = 75                  # tokens of a prompt that the text encoder reads at once
 TOKENS_A_WORD = 1.5         # of CLIP's vocabulary in usual prompts; rough
 # Keys without a field that do not change the picture, or whose meaning is in the recipe in another way.
@@ -51,7 +52,12 @@ class Row:
 
     kind: str                       # a key of WORDS
     path: Path
-    digests: tuple[str, ...] = ()   # what is known of its hashes; none: they were never computed
+    digests: tuple[str, ...] = ()   # those of its hashes that are known: 64 digits of SHA-256, the 8 of before 2023
+
+    def says(self, digest: str) -> bool | None:
+        """Whether it has this hash; None where that kind was never computed."""
+        known = [one for one in self.digests if one and (len(one) == OLD) == (len(digest) == OLD)]
+        return any(one.startswith(digest) for one in known) if known else None
 
 
 class Listed:
@@ -65,8 +71,8 @@ class Listed:
         name, digest = split_title(title)
         rows = [row for row in self._rows if row.kind == kind]
         named = [row for row in rows if name and name.casefold() in (row.path.name.casefold(), row.path.stem.casefold())]
-        hashed = [row for row in rows if digest and any(known.startswith(digest) for known in row.digests)]
-        fits = [row for row in named if not digest or row in hashed or not any(row.digests)]
+        hashed = [row for row in rows if digest and row.says(digest)]
+        fits = [row for row in named if not digest or row.says(digest) is not False]
         return next((row.path for row in (*fits, *hashed)), None)
 
 

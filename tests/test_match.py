@@ -99,11 +99,12 @@ def test_without_files_none_is_called_missing():
     ("ink [0123456789]", "checkpoint", "ink.safetensors"), ("ink [ffffffffff]", "checkpoint", None),
     ("0123456789", "checkpoint", "ink.safetensors"), ("925997e9", "checkpoint", "ink.safetensors"), ("ffffffffff", "checkpoint", None),
     ("new [ffffffffff]", "checkpoint", "new.ckpt"),      # its hash is not known, so nothing speaks against it
+    ("new [aaaaaaaa]", "checkpoint", "new.ckpt"), ("new [bbbbbbbb]", "checkpoint", None),
     ("other [0123456789]", "checkpoint", "ink.safetensors"), ("other", "checkpoint", None), ("fine.vae.pt", "vae", "fine.vae.pt"),
 ])
 def test_files_of_a_list_are_found_by_name_and_known_hash(title, kind, expected):
     files = Listed([
-        Row("checkpoint", Path("/m/new.ckpt")), Row("vae", Path("/m/fine.vae.pt")),
+        Row("checkpoint", Path("/m/new.ckpt"), ("", "aaaaaaaa")), Row("vae", Path("/m/fine.vae.pt")),
         Row("checkpoint", Path("/m/ink.safetensors"), ("0123456789" + "0" * 54, "925997e9")),
     ])
     found = files.find_by_title(title, kind)

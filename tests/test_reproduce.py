@@ -136,6 +136,16 @@ def test_a_setting_without_effect_is_not_said_to_be_found(tiny):
     assert [question.name for question in open_questions(nothing)] == ["RNG", "clip skip"]
 
 
+def test_of_two_settings_with_one_picture_neither_is_said_to_be_found(tiny):
+    """Without weights, the old emphasis has nothing to do."""
+    truth = replace(SMALL, prompt="a (cat:1.5)", sampler="Euler", steps=2, emphasis="None")
+    result = reproduce(png(made(tiny, truth)), tiny)
+    assert result.matches and dict(result.found) == {"RNG": "GPU", "clip skip": "1", "emphasis": "None"}
+    assert result.undecided == ("old emphasis",)
+    assert result.text.endswith("; old emphasis cannot be told from this picture.")
+    assert result.recipe.old_emphasis is False
+
+
 def test_what_the_text_says_is_not_tried(tiny):
     truth = replace(SMALL, prompt="a cat", rng="CPU", clip_skip=2, sampler="Euler")
     bytes_of = io.BytesIO()
