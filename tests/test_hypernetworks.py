@@ -9,7 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from nbsd.errors import ModelError
-from nbsd.models.hypernetworks import ACTIVATIONS, Hypernetwork, acting, acts_on, read_hypernetwork
+from nbsd.models.hypernetworks import (
+    ACTIVATIONS,
+    Hypernetwork,
+    acting,
+    acts_on,
+    read_hypernetwork,
+)
 
 MODELS = Path(__file__).parent / "data" / "fidelity" / "models"
 

@@ -10,7 +10,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from nbsd.errors import ModelError
-from nbsd.models.lora import ENDINGS, Layer, fit, kohya_name, ldm_name, places, read_lora, split_key
+from nbsd.models.lora import (
+    ENDINGS,
+    Layer,
+    fit,
+    kohya_name,
+    ldm_name,
+    places,
+    read_lora,
+    split_key,
+)
 
 MODELS = Path(__file__).parent / "data" / "fidelity" / "models"
 FLAT = torch.zeros(4, 4)
@@ -19,11 +28,11 @@ WEIGHT = torch.tensor([[1.0, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11, 12], [13, 14, 1
 
 
 def column(*values: float) -> Tensor:
-    return torch.tensor(values).reshape(-1, 1)
+    return torch.tensor(values, dtype=torch.float32).reshape(-1, 1)
 
 
 def row(*values: float) -> Tensor:
-    return torch.tensor(values).reshape(1, -1)
+    return torch.tensor(values, dtype=torch.float32).reshape(1, -1)
 
 
 def number(value: float) -> Tensor:
@@ -193,14 +202,21 @@ def as_kohya(tiny):
 
 
 def respelled(place, role: str, style: str) -> str:
+    if style == "processors" and (place.part == "te" or ".ff." in place.name or ".attn" not in place.name):
+        style = "peft"      # these files had attention only
     dotted = "unet." + place.name if place.part == "unet" else "text_encoder.text_model." + place.name.removeprefix("text_model.")
     if style == "ldm":
         plain = "lora_unet_" + ldm_name(place.name, 2) if place.part == "unet" else "lora_te_text_model_" + place.name.removeprefix("text_model.")
         return f"{plain.replace('.', '_')}.{ {'up': 'lora_up.weight', 'down': 'lora_down.weight', 'alpha': 'alpha'}[role] }"
+    if style == "processors":
+        if role == "alpha":
+            return f"{dotted}.alpha"
+        block, _, layer = dotted.removesuffix(".0").rpartition(".")
+        return f"{block}.processor.{layer}_lora.{role}.weight"
     return f"{dotted}.{ {'up': 'lora_B.weight', 'down': 'lora_A.weight', 'alpha': 'alpha'}[role] }"
 
 
-@pytest.mark.parametrize("style", ["peft", "ldm"])
+@pytest.mark.parametrize("style", ["peft", "ldm", "processors"])
 def test_other_namings_of_one_file_are_the_same_file(tiny, as_kohya, tmp_path, style):
     save_file({respelled(place, role, style): one.clone() for place, layer in as_kohya for role, one in layer.given.items()},
               tmp_path / "other.safetensors")
@@ -210,6 +226,13 @@ def test_other_namings_of_one_file_are_the_same_file(tiny, as_kohya, tmp_path, s
     assert known.keys() == {place.name for place, _ in as_kohya}
     for place, layer in as_kohya[::40]:
         assert torch.equal(known[place.name].change(place.module.weight), layer.change(place.module.weight))
+
+
+def test_a_file_of_diffusers_first_naming_is_a_lora(tmp_path):
+    block = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.processor.to_q_lora"
+    save_file({f"{block}.up.weight": TWO_UP.clone(), f"{block}.down.weight": TWO_DOWN.clone()}, tmp_path / "ink.safetensors")
+    (layer,) = read_lora(tmp_path / "ink.safetensors").layers.values()
+    assert torch.equal(layer.change(FLAT), TWO)
 
 
 def test_a_file_in_pickle_format_is_the_same_file(tmp_path):

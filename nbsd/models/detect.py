@@ -68,7 +68,8 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         LORA,
         ("lora_unet_", "lora_te", "lora_transformer_", "lycoris_", "bundle_emb"),
-        (".lora_down.", ".lora_up.", ".lora_A.", ".lora_B.", ".lora.down.", ".hada_w1_a", ".lokr_w1", ".oft_blocks", ".oft_diag"),
+        (".lora_down.", ".lora_up.", ".lora_A.", ".lora_B.", ".lora.down.", "_lora.down.", ".lora_linear_layer.", ".hada_w1_a",
+         ".lokr_w1", ".oft_blocks", ".oft_diag"),
     ),
     Kind(CHECKPOINT, ("cond_stage_model.", "conditioner.embedders.")),
     Kind(UNET_ONLY, (UNET, "joint_blocks.", "double_blocks.")),

@@ -155,6 +155,12 @@ class Layer:
 
     def fits(self, module: nn.Module) -> bool:
         """Whether this is for such a module, by the shapes alone."""
+        if self.kind is not None and self.given.keys() <= {"up", "down", "alpha"}:      # what most files have; the way below is slow
+            up, down = self.given["up"], self.given["down"]
+            wanted = getattr(module, "weight", None)
+            if wanted is None or not (up.ndim and down.ndim and wanted.ndim) or up.numel() != up.shape[0] * down.shape[0]:
+                return False
+            return up.shape[0] == wanted.shape[0] and up.shape[0] * down.numel() == wanted.numel() * down.shape[0]
         meta = Layer({role: tensor if role in ("alpha", "scale", "on_input") else tensor.to("meta") for role, tensor in self.given.items()})
         weight: Any = module.weight
         bias: Any = getattr(module, "bias", None)

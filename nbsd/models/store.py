@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from nbsd.models.load import Checkpoint
 
 ENDINGS = (".safetensors", ".ckpt", ".pt", ".pth")
-RULES = 1       # raised when detection changes, so that what was remembered is found out anew
+RULES = 2       # raised when detection changes, so that what was remembered is found out anew
 
 Progress = Callable[[int, int], None]       # bytes done, bytes in all; may raise Stopped
 
