@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nbsd.picture import Picture
@@ -59,4 +59,4 @@ class Ended:
     error: BaseException | None = None
 
 
-Event = Union[Started, Loading, Progress, Made, Note, Ended]
+Event = Started | Loading | Progress | Made | Note | Ended

@@ -267,7 +267,7 @@ class Studio:
         """Run what a click asks for; what goes wrong is shown, not raised into the log of a widget message."""
         try:
             act()
-        except Exception as error:  # noqa: BLE001 - the view tells a bug from what the user can mend
+        except Exception as error:
             told = error
             self._screen.post(lambda: self._view.fail(told))
         else:
@@ -340,7 +340,7 @@ def _load_libraries() -> None:
             from nbsd.pipeline import warm_up
 
             warm_up()
-        except Exception as error:  # noqa: BLE001 - any package below may fail in any way
+        except Exception as error:
             _BROKEN = error
     if _BROKEN is not None:
         raise NbsdError(

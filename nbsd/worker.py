@@ -139,7 +139,7 @@ class Worker:
             job.run(report, job.control)
         except Stopped:
             end = Ended(stopped=True)
-        except BaseException as error:  # noqa: BLE001 - a job never kills the worker
+        except BaseException as error:
             end = Ended(error=error)
         report(end)
 

@@ -45,4 +45,4 @@ def test_half_precision_is_widened_first():
 
 def test_every_byte_comes_back():
     values = (torch.arange(256) + 0.5) / 255 * 2 - 1
-    assert to_bytes(values).tolist() == list(range(255)) + [255]
+    assert to_bytes(values).tolist() == [*range(255), 255]

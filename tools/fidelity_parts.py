@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,7 @@ def noise(bench: Bench, case: dict[str, Any]) -> float:
     if case.get("kind") == "brownian_tree":
         tree = BrownianNoise(case["shape"], case["seeds"], case["sigma_min"], case["sigma_max"], source)
         sigmas = bench.tensor(case, "sigmas")
-        drawn = [tree(sigma, after) for sigma, after in zip(sigmas[:-1], sigmas[1:], strict=True)]
+        drawn = [tree(sigma, after) for sigma, after in pairwise(sigmas)]
         return near(torch.stack(drawn), bench.tensor(case, "noise"), NUMBERS, "Brownian noise")
     resized = (case["seed_resize_from_h"] // 8, case["seed_resize_from_w"] // 8)
     varied = case["subseed_strength"] > 0

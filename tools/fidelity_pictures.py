@@ -64,7 +64,7 @@ def own_recipes(case: dict[str, Any], recorded: dict[str, Any]) -> Iterator[Reci
 
 def compared(made: list[nbsd.Picture], bench: Bench, case: dict[str, Any], size: int) -> float:
     """The worst share of what latents, bytes and infotexts may be off by."""
-    latents = torch.stack([one.latent for one in made])
+    latents = torch.stack([one.latent for one in made if one.latent is not None])
     want = bench.tensor(case, "latents")
     if latents.shape[0] != want.shape[0] and want.shape[0] == size:
         latents = latents[-want.shape[0]:]      # of several batches only the last one's latents were recorded
@@ -123,7 +123,7 @@ def file_of(bench: Bench, name: str) -> Path:
         return link
     if name == "full-sd1" and (recipe := bench.folder / "full-width-recipe.json").is_file():
         sys.path.append(str(Path(__file__).parent.parent / "bench"))
-        import make_checkpoint
+        import make_checkpoint  # type: ignore[import-not-found]
 
         print(f"making {link.name} (2.1 GB) by {recipe.name}", flush=True)
         make_checkpoint.from_recipe(recipe, link)

@@ -129,7 +129,7 @@ class Screen:
     def _guard(self, call: Callable[[], Any]) -> Any:
         try:
             return call()
-        except Exception as error:  # noqa: BLE001 - a slip in showing must not freeze the panel; it is told in the errors area
+        except Exception as error:
             self._failed(error)
             return None
 

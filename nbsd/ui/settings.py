@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Callable
@@ -45,7 +46,5 @@ class Settings:
             if self._timer is not None:
                 self._timer.cancel()
             self._timer = None
-        try:
+        with contextlib.suppress(OSError):      # a full disk or a read-only folder is told when a picture is to be saved there
             write_whole(self.path, json.dumps(self._values(), ensure_ascii=False, indent=1).encode("utf-8", "replace"))
-        except OSError:
-            pass    # a full disk or a read-only folder is told when a picture is to be saved there

@@ -78,7 +78,8 @@ CSS = """
 
 /* buttons */
 .nbsd button.widget-button, .nbsd button.jupyter-button, .nbsd .widget-upload {
-  height: 32px; line-height: 1; box-sizing: border-box; width: auto; min-width: 0; margin: 0; padding: 0 12px; border-radius: 5px; box-shadow: none; font-size: 13px;
+  height: 32px; line-height: 1; box-sizing: border-box; width: auto; min-width: 0; margin: 0;
+  padding: 0 12px; border-radius: 5px; box-shadow: none; font-size: 13px;
   color: var(--nb-text); background: var(--nb-sunk); border: 1px solid var(--nb-line);
 }
 .nbsd button.nbsd-generate { font-weight: 600; height: 36px; }
