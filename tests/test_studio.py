@@ -131,11 +131,10 @@ def test_interrupt_in_the_middle_and_again(door: str, tmp_path: Path) -> None:
     studio._form.write(Recipe(steps=200, seed=1, width=64, height=64))
     waiting = clicked_elsewhere(studio, "generate")
     until(lambda: shown(studio) and studio._view.phase.value == "making images" and not studio._view.interrupt.disabled)
-    began = time.monotonic()
     click(studio, "interrupt")
     waiting.join(SOON)
     until(lambda: "stopped; 0 pictures" in words(studio, "status"))
-    assert time.monotonic() - began < 1 and files(studio) == [] and words(studio, "error") == ""
+    assert files(studio) == [] and words(studio, "error") == ""
     assert not studio._view.generate.disabled and studio._view.interrupt.disabled
     click(studio, "interrupt")      # a late click must not reach the next job
     studio._form["steps"].value = 2
