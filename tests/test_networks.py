@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -60,6 +62,15 @@ def test_what_a_hypernetworks_tag_asks_for():
 def test_a_tag_that_cannot_be_read_is_said(prompt, message):
     with pytest.raises(RecipeError, match=message):
         asked_for(prompt)
+
+
+@given(st.text(alphabet="<>:=,lorahypent#.0159-e \n", max_size=60).map(lambda text: f"a <lora:{text}> <hypernet:{text}>"))
+def test_any_tag_is_read_or_refused_in_a_sentence(prompt):
+    try:
+        for asked in asked_for(prompt):
+            assert abs(asked.strength) <= 1e4 and abs(asked.unet) <= 1e4
+    except RecipeError as error:
+        assert str(error)
 
 
 @pytest.fixture(scope="module")
@@ -225,6 +236,18 @@ def test_the_shelf_finds_networks_in_its_folders():
     recipe = replace(SMALL, prompt="a cat<lora:tiny-lora:0.7>", model="tiny-sd1")
     (made,) = Shelf([MODELS], device="cpu").model(recipe).generate(recipe)
     assert 'Lora hashes: "tiny-lora: 548b0b1b5a1f"' in made.infotext
+
+
+def test_the_shelf_finds_embeddings_too_also_those_that_come_later(tmp_path):
+    for name in ("tiny-sd1.safetensors", "tiny-embed.pt"):
+        (tmp_path / name).symlink_to(MODELS / name)
+    shelf, recipe = Shelf([tmp_path], device="cpu"), replace(SMALL, prompt="tiny-embed", negative_prompt="tiny-neg", model="tiny-sd1")
+    first = shelf.model(recipe).generate(recipe)[0]
+    assert 'TI hashes: "tiny-embed: 8fdf7dd86394", Version' in first.infotext
+    (tmp_path / "tiny-neg.safetensors").symlink_to(MODELS / "tiny-neg.safetensors")
+    second = shelf.model(recipe).generate(recipe)[0]
+    assert 'TI hashes: "tiny-embed: 8fdf7dd86394, tiny-neg: 7ee15225de23"' in second.infotext
+    assert not torch.equal(first.latent, second.latent)
 
 
 def test_the_infotext_of_a_picture_makes_that_picture_again(tiny):

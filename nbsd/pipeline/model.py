@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,6 +16,7 @@ from nbsd.conditioning.embeddings import Embeddings, embedding_files
 from nbsd.conditioning.tokens import Vocabulary
 from nbsd.errors import RecipeError
 from nbsd.events import Event
+from nbsd.models.detect import EMBEDDING
 from nbsd.models.load import load_checkpoint
 from nbsd.models.small import read_small
 from nbsd.models.store import Store
@@ -69,9 +70,17 @@ class Model:
         """`embeddings`: folders of textual-inversion files; `networks`: where LoRAs and hypernetworks come from."""
         self.checkpoint, self.compute = checkpoint, compute
         self.networks = networks or Networks(Store())
-        width = checkpoint.text_encoder.config.hidden_size
-        self.texts = Texts(checkpoint.text_encoder, Vocabulary(), Embeddings(embedding_files(embeddings), read_small, width))
+        self.texts = Texts(checkpoint.text_encoder, Vocabulary())
+        self._embeddings: dict[str, Path] = {}
+        self.use_embeddings(embedding_files(embeddings))
         self._hash: Future[str] | None = None
+
+    def use_embeddings(self, files: Mapping[str, Path]) -> None:
+        """Let these embeddings, by their names in prompts, be known from now on."""
+        if files != self._embeddings or self.texts.embeddings is None:
+            self._embeddings = dict(files)
+            self.texts.embeddings = Embeddings(files, read_small, self.checkpoint.text_encoder.config.hidden_size)
+            self.texts.forget()
 
     @property
     def name(self) -> str:
@@ -182,4 +191,5 @@ class Shelf:
             )
         if self._model is None or self._model.checkpoint is not checkpoint:
             self._model = Model(checkpoint, compute, networks=self._networks)
+        self._model.use_embeddings({entry.path.stem: entry.path for entry in self._store.scan() if entry.kind == EMBEDDING})
         return self._model
