@@ -173,7 +173,7 @@ def test_ngms_does_nothing_above_its_sigma():
 
 def test_without_the_negative_the_other_parts_are_added_to_the_first_by_weight_alone():
     parts = [Part(always(3), 0.5), Part(always(5), 2.0)]
-    guidance = guide([parts, [Part(always(9))]], [always(1), always(1)], ngms=9.0, ngms_all_steps=True)
+    guidance = guide([parts, [Part(always(9), 0.5)]], [always(1), always(1)], ngms=9.0, ngms_all_steps=True)
     assert ask(guidance, pictures=2) == [3 + 2 * (5 - 3), 9]
 
 

@@ -157,4 +157,6 @@ def test_an_unknown_prediction_is_refused():
 
 
 def test_half_precision_answers_do_not_lower_the_samplers_precision():
-    assert eps_denoiser(lambda x, t: x.half(), TABLE)(X, torch.tensor(2.0)).dtype == torch.float32
+    sigma, answer = torch.tensor(2.7), X.half()
+    got = eps_denoiser(lambda x, t: answer, TABLE)(X, sigma)
+    assert got.dtype == torch.float32 and torch.equal(got, X - answer.float() * sigma)

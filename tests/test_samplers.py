@@ -15,8 +15,10 @@ from nbsd.names import SAMPLER_FACTS
 from nbsd.sampling import SAMPLERS, find_sampler, make_sigmas, make_timesteps
 from nbsd.sampling.img2img import from_noise
 from nbsd.sampling.noise import BrownianNoise, ImageNoise
+from nbsd.sampling.parametrize import NoiseTable, downcast, zero_terminal_snr
 from nbsd.sampling.samplers import lms_weights, restart_plan
 from nbsd.sampling.schedules import karras_sigmas
+from nbsd.sampling.unipc import Clock, orders
 from nbsd.testing import GaussianModel, Replay, assert_same_path, sd1_table
 
 DATA = Path(__file__).parent / "data" / "fidelity"
@@ -84,6 +86,50 @@ def test_noise_is_drawn_as_often_as_in_the_web_ui(name):
     *_, drawn = replayed(name)
     if not SAMPLERS[name].brownian:     # those have their own source, which the web UI's counter does not see
         assert len(drawn.asked) + 1 == PATHS[name]["noise_calls"]
+
+
+def recorded_runs():
+    """Every recorded run from noise whose places do not depend on the model."""
+    for family in ("e_samplers", "e_options", "e_schedulers"):
+        recorded = json.loads((DATA / f"{family}.json").read_text())
+        for case in recorded["cases"]:
+            params = recorded["defaults_of_params"] | case["params"]
+            if params["sampler_name"] != "DPM adaptive":
+                yield pytest.param(case, params, id=f"{case['id']}-{params['sampler_name']}")
+
+
+def table_of(options):
+    alphas = TABLE.alphas_cumprod
+    if options.get("use_downcasted_alpha_bar"):
+        alphas = downcast(alphas)
+    if options.get("sd_noise_schedule") == "Zero Terminal SNR":
+        alphas = zero_terminal_snr(alphas)
+    return NoiseTable(alphas)
+
+
+@pytest.mark.parametrize("case, params", recorded_runs())
+def test_the_model_is_asked_where_the_web_ui_asks_it(case, params):
+    row, settings = SAMPLERS[params["sampler_name"]], case["options"]
+    given = {key: value for key, value in (settings | params).items() if value is not None}
+    table, drawn, places = table_of(given), Drawn(), []
+    discard, old = given.get("always_discard_next_to_last_sigma", False), given.get("use_old_karras_scheduler_sigmas", False)
+    if row.timesteps:
+        plan = make_timesteps(given["steps"], discard_penultimate=discard)
+    else:
+        plan = make_sigmas(given["scheduler"], given["steps"], table, sampler=row, discard_penultimate=discard, old_karras=old)
+    theirs = {name.replace("unipc", "uni_pc"): name for name in row.options} | {"eta_ancestral": "eta", "eta_ddim": "eta"}
+    options = {ours: given[name] for name, ours in theirs.items() if name in given and ours in row.options}
+    ends = {"table": table, "sigma_min": table.sigma_min, "sigma_max": table.sigma_max, "uncond": lambda: torch.zeros(1)}
+    options |= {name: value for name, value in ends.items() if name in row.options}
+
+    def denoise(x, at):
+        places.append(float(at))
+        return torch.zeros_like(x)
+
+    row.run(denoise, torch.zeros(1, 4, 2, 2), plan, drawn, **options)
+    assert places == pytest.approx(case["sigma_or_timestep_of_each_call"], rel=2e-6, abs=1e-6)
+    if not row.brownian:
+        assert len(drawn.asked) + 1 == case["noise_calls"] // case["params"].get("n_iter", 1)
 
 
 def test_every_sampler_has_a_path():
@@ -212,6 +258,39 @@ def test_churn_counts_only_between_its_ends(name):
     assert {8.0, 5.0, 2.5, 1.0} <= set(models[2].asked)
 
 
+@pytest.mark.parametrize("name", ["Euler", "Heun", "DPM2"])
+def test_s_noise_scales_the_churn(name):
+    def run(noise, **options):
+        return SAMPLERS[name].run(GaussianModel(), start(), SIGMAS, lambda *_: torch.full((1, 4, 2, 2), noise), s_churn=1.0, **options)
+
+    assert torch.allclose(run(1.0, s_noise=0.5), run(0.5))
+    assert not torch.allclose(run(1.0), run(0.5))
+
+
+def test_eta_above_1_adds_no_more_noise_than_the_next_level():
+    drawn = Drawn()
+    assert SAMPLERS["Euler a"].run(GaussianModel(), start(), SIGMAS, drawn, eta=50.0).isfinite().all()
+
+
+def test_the_tree_of_dpmpp_sde_is_asked_at_the_roots_of_logarithms():
+    # the web UI does, and the tree's rounding to six digits makes another path of the last bit
+    drawn, sigmas = Drawn(), make_sigmas("Karras", 28, TABLE, sampler=SAMPLERS["DPM++ SDE"])
+    SAMPLERS["DPM++ SDE"].run(GaussianModel(), start(), sigmas, drawn)
+    asked = [float(sigma.log().neg().neg().exp()) for sigma in sigmas[:-2]]
+    assert [pair[0] for pair in drawn.asked[::2]] == asked and asked != sigmas[:-2].tolist()
+    assert [pair[0] for pair in drawn.asked[1::2]] == asked
+
+
+def test_ddim_cfgpp_goes_on_along_the_unguided_noise():
+    x, eps, uncond = (torch.randn(1, 4, 2, 2, generator=torch.Generator().manual_seed(n)) for n in range(3))
+    timesteps = torch.tensor([1, 501])
+    row = SAMPLERS["DDIM CFG++"]
+    got = row.run(lambda x, t: eps, x, timesteps, Drawn(), table=TABLE, uncond=lambda: uncond)
+    alpha, alpha_next = TABLE.alphas_cumprod[501], TABLE.alphas_cumprod[1]
+    x0 = (x - (1 - alpha).sqrt() * eps) / alpha.sqrt()
+    assert torch.allclose(got, alpha_next.sqrt() * x0 + (1 - alpha_next).sqrt() * uncond, atol=1e-5)
+
+
 def test_churn_has_a_limit():
     model = GaussianModel()
     SAMPLERS["Euler"].run(model, start(), SIGMAS, Drawn(), s_churn=100.0)
@@ -307,6 +386,19 @@ def test_lms_weights_are_exact_for_cubics():
 def test_unipc_says_what_it_cannot_do(given):
     with pytest.raises(RecipeError, match="UniPC"):
         eps_run("UniPC", 10, start(), **given)
+
+
+@pytest.mark.parametrize("steps, order, lower, want", [
+    (5, 3, True, [1, 2, 3, 2, 1]), (5, 3, False, [1, 2, 3, 3, 3]), (4, 4, True, [1, 2, 3, 1]), (3, 1, True, [1, 1, 1]),
+    (2, 2, True, [1, 1]),
+])  # fmt: skip
+def test_unipc_rises_to_its_order_before_it_falls(steps, order, lower, want):
+    assert orders(steps, order, lower) == want
+
+
+def test_unipc_in_quadratic_time():
+    times = Clock(TABLE).time_steps(4, "time_quadratic", 1.0).tolist()
+    assert times == pytest.approx([(1 + (0.001**0.5 - 1) * i / 4) ** 2 for i in range(5)])
 
 
 def test_unipc_starts_at_the_last_time_step_in_img2img():

@@ -175,7 +175,7 @@ def restart_plan(sigmas: Tensor) -> list[tuple[Tensor, Tensor]]:
     sigmas = karras_sigmas(steps - length * repeats, float(sigmas[-2]), float(sigmas[0]))
     plan = list(pairwise(sigmas))
     low, high = (int((sigmas - level).abs().argmin()) for level in (RESTART_FROM, RESTART_TO))
-    if low == 0 or high >= low:
+    if high >= low:
         return plan
     again = list(pairwise(karras_sigmas(length + 1, float(sigmas[low]), float(sigmas[high]))[:-1]))
     return plan[:low] + again * repeats + plan[low:]

@@ -93,10 +93,7 @@ def unipc(
         return x0
 
     known = [ask(x, 0)]     # answers at the last places, latest last
-    for i in range(1, steps + 1):
-        used = min(order, i)
-        if unipc_lower_order_final and i >= order:
-            used = min(used, steps + 1 - i)
+    for i, used in enumerate(orders(steps, order, unipc_lower_order_final), start=1):
         before, place, last = places[i - used : i], places[i], known[-1]
         shares, h = shares_of(place, before)
         weights = (weights_vary if unipc_variant == "vary_coeff" else weights_bh)(shares, -h, unipc_variant)
@@ -108,6 +105,13 @@ def unipc(
             x = straight - place.alpha * weighted(weights.corrector, [*differences, answer - last], x)
             known = [*known[-order + 1 :], answer] if order > 1 else [answer]
     return x
+
+
+def orders(steps: int, order: int, lower_order_final: bool) -> list[int]:
+    """The order of each step: rising to `order`, and falling to 1 at the end where asked (but not before it was reached)."""
+    rising = range(1, order)
+    full = [min(order, steps + 1 - i) if lower_order_final else order for i in range(order, steps + 1)]
+    return [*rising, *full]
 
 
 def check(steps: int, order: int, variant: str, skip_type: str) -> None:
