@@ -119,6 +119,7 @@ def test_the_old_time_steps_go_on_to_0(n, calls):
     timesteps = make_timesteps(n, old=True)
     assert timesteps[:2].tolist() == [0, 1] and timesteps[-1] < 1000
     assert len(timesteps) - 1 == calls      # what DDIM made in October 2022
+    assert torch.equal(timesteps[1:], make_timesteps(10 if n == 9 else n))
 
 
 def test_time_steps_end_with_the_table():
