@@ -94,6 +94,7 @@ def test_sampler_names(case):
     ('Foo bar: "", Steps: 1, Size: 1x1', "Foo bar", ""),
     ("- / Foo bar : x, Steps: 1, Size: 1x1", "Foo bar ", "x"),
     ("F: x, Steps: 1, Size: 1x1, Seed: 2", "F", None),                      # a key has at least two letters
+    ("Refiner: x, Steps: 1, Version: v1.8.0", "Refiner switch by sampling steps", False),
     ("Foo: , Steps: 1, Size: 1x1, Seed: 2", "Foo", None),                   # nothing is no value
 ])
 def test_what_is_a_pair(line, key, value):
@@ -215,6 +216,14 @@ def test_a_hypernetwork_of_2022_is_a_tag_until_it_is_taken_out():
     assert "Hypernet" not in write(replace(recipe, prompt="a dog"))
 
 
+def test_networks_of_the_additional_networks_extension_are_tags():
+    line = "Steps: 2, Sampler: Euler, Seed: 1, AddNet Module {}: {}, AddNet Model {}: ink(0123456789ab), AddNet Weight A {}: 0.6"
+    assert read("a\n" + line.format(1, "LoRA", 1, 1)).prompt == "a\n<lora:ink:0.6>"
+    assert read("a\n" + line.format(1, "LoRA", 1, 2)).prompt == "a\n<lora:ink:1.0>"
+    assert read("a\n" + line.format(1, "ControlLoRA", 1, 1)).prompt == "a"
+    assert read("a\n" + line.format(1, "LoRA", 2, 1)).prompt == "a"
+
+
 # What a text means
 
 
@@ -281,6 +290,7 @@ def test_the_asuka_recipe():
         cfg_scale=12, seed=2870305590, width=512, height=512, model="925997e9", clip_skip=2, ensd=31337, version="", downcast_alphas=True,
         rules="2022-10",
     )
+    assert read("a\nSteps: 1, Sampler: Euler, CFG scale: 7., Eta: .5").cfg_scale == 7.0
     assert isinstance(recipe.cfg_scale, int) and isinstance(read("a\nCFG scale: 7.0, Seed: 1, Steps: 1").cfg_scale, float)
 
 
@@ -299,6 +309,9 @@ def test_hires_img2img_and_inpainting():
     # the web UI takes the sampler's default for "Automatic", and so does the second pass
     other = read("a\nSteps: 9, Sampler: DPM++ 2M, Schedule type: Karras, Seed: 1, Hires sampler: Euler, Version: v1.10.1")
     assert (other.schedule, other.hires.schedule) == ("Karras", "Automatic")
+    inherits = Recipe(sampler="DPM++ 2M", schedule="Karras", hires=Hires(sampler="Euler"))
+    assert "Hires schedule" not in write(inherits) and read(write(inherits, complete=True)).hires.schedule == "Karras"
+    assert "Hires schedule" not in write(replace(inherits, schedule="Automatic"), complete=True)
     old = read("a\nSteps: 9, Sampler: Euler, Seed: 1, Size: 1024x768, Denoising strength: 0.7, First pass size: 0x0")
     assert (old.width, old.height, old.hires) == (640, 448, Hires(width=1024, height=768, denoising_strength=0.7))
 
@@ -499,7 +512,7 @@ def test_novelai_of_today():
 
 
 @pytest.mark.parametrize("data", [
-    picture("PNG"), picture("PNG", alpha=True), picture("JPEG"), png(Comment="made with love"), png(Comment="[1]"), png(Comment='{"a": 1}'),
+    picture("PNG"), picture("PNG", alpha=True), picture("JPEG"), png(Comment="made with love"), png(Comment="[1]"), png(Comment='{"a": 1}'), png(Comment='{"steps": 1}'),
     picture("JPEG", exif=exif(b"")), hidden(b"stealth_pngcomp", b"no gzip"), hidden(b"stealth_pnginfo", b""),
 ])
 def test_pictures_without_a_text(data):
