@@ -150,11 +150,21 @@ def test_they_take_the_type_of_the_model():
         assert unet[0](X.half(), X.half())[1].dtype == torch.float16
 
 
-@pytest.mark.parametrize("file, layers", [("tiny-hyper", 5), ("tiny-hyper-old", 2)])
-def test_the_recorded_files_of_both_ages_act_on_every_attention(file, layers):
+def as_in_2022(folder: Path) -> Path:
+    """A file as the web UI of October 2022 saved it: nothing but two layers for the keys and two for the values of each size."""
+    def network(size: int) -> dict[str, torch.Tensor]:
+        layers = {"linear1": nn.Linear(size, 2 * size), "linear2": nn.Linear(2 * size, size)}
+        return {f"{name}.{key}": value for name, layer in layers.items() for key, value in layer.state_dict().items()}
+
+    torch.save({size: (network(size), network(size)) for size in (48, 32, 64, 96)}, folder / "old.pt")
+    return folder / "old.pt"
+
+
+@pytest.mark.parametrize("path, layers", [(lambda _: MODELS / "tiny-hyper.pt", 5), (as_in_2022, 2)], ids=["of 1.10", "of 2022"])
+def test_files_of_both_ages_act_on_every_attention(tmp_path, path, layers):
     from nbsd.models.load import load_checkpoint
 
-    one = read_hypernetwork(MODELS / f"{file}.pt")
-    assert one.name == file and sorted(one.networks) == [32, 48, 64, 96]
+    one = read_hypernetwork(path(tmp_path))
+    assert sorted(one.networks) == [32, 48, 64, 96]
     assert {len(network) for pair in one.networks.values() for network in pair} == {layers}
     assert acts_on(load_checkpoint(MODELS / "tiny-sd1.safetensors").unet, one) == 32
