@@ -202,7 +202,7 @@ class Panel:
         self.page.wait(f"document.querySelector('.nbsd button.nbsd-{name}').disabled === false")
 
     def fill(self, name: str, value: object) -> None:
-        """Type into a text or number box, and leave it."""
+        """Put something into a text or number box at once, and leave it."""
         box = self.page.page.locator(f".nbsd .nbsd-{name} :is(input, textarea)").first
         box.fill(str(value))
         box.press("Tab")
@@ -270,10 +270,21 @@ class Panel:
         """Make the window so narrow that the panel is `width` pixels wide."""
         page = self.page.page
         for _ in range(5):
-            now = float(self.page.js("document.querySelector('.nbsd').getBoundingClientRect().width"))
+            now = self._settled_width()
             if abs(now - width) <= 1:
                 return
             size = page.viewport_size or {"width": 1280, "height": 1000}
             page.set_viewport_size({"width": round(size["width"] + width - now), "height": size["height"]})
-            self.page.wait(f"document.querySelector('.nbsd').getBoundingClientRect().width !== {now}")
-        raise RuntimeError(f"the panel does not become {width} pixels wide")
+        raise RuntimeError(f"the panel does not become {width} pixels wide, but {now}")
+
+    def _settled_width(self) -> float:
+        """The panel's width once it has been the same for twenty frames: JupyterLab lays itself out in steps."""
+        return float(self.page.js("""new Promise(done => {
+            let last = -1, same = 0;
+            const look = () => {
+                const now = document.querySelector('.nbsd').getBoundingClientRect().width;
+                same = now === last ? same + 1 : 0; last = now;
+                same >= 20 ? done(now) : requestAnimationFrame(look);
+            };
+            look();
+        })"""))

@@ -121,25 +121,26 @@ def test_generate(panel, page, place):
     pytest.param("Colab's", marks=pytest.mark.cells(AS_COLAB + START, SHOW)),
 ])
 def test_interrupt_in_the_middle_and_generate_again(panel, page, place, door):
+    if door == "Colab's" and place.name != "colab":
+        pytest.skip("Colab's door is for Colab's kernel: newer ones let no click through to a waiting callback")
     panel.fill("field-steps", 150)
-    panel.fill("field-width", 512)
-    panel.fill("field-height", 512)
     panel.fill("field-count", 30)
-    panel.watch_progress()
     panel.click("generate")
-    page.wait("window.seen.filter(width => width !== '0%').length >= 3")
+    panel.says("status", "image 1/30 · step ")
+    panel.watch_progress()
+    page.wait("window.seen.length >= 3")
     panel.enabled("interrupt")
     panel.click("interrupt")
     panel.says("status", "stopped")
-    assert max(panel.progress_seen()) < 90
     assert panel.text("error") == ""
     made = len(pngs(place))
+    assert made < 30
     panel.fill("field-steps", 4)
     panel.fill("field-count", 1)
     panel.enabled("generate")
     panel.click("generate")
     panel.says("status", "done: 1 picture")
-    assert panel.picture() == (512, 512)
+    assert panel.picture() == (256, 256)
     assert len(pngs(place)) == made + 1
 
 
@@ -154,8 +155,8 @@ def test_a_broken_model_is_one_sentence(panel, page, place):
     panel.choose("model", "tiny-sd1")
     panel.enabled("generate")
     panel.click("generate")
+    page.wait("document.querySelector('.nbsd .nbsd-error').innerText.trim() === ''")
     panel.says("status", "done")
-    assert panel.text("error") == ""
     assert len(pngs(place)) == 1
 
 
@@ -172,14 +173,14 @@ def test_odd_input(panel, page, place, field, value, words):
 
 
 def test_reload_in_the_middle_of_a_job(panel, page, place):
-    panel.fill("field-steps", 150)
-    panel.fill("field-count", 40)
+    panel.fill("field-steps", 15)
+    panel.fill("field-count", 100)
     panel.fill("seed", 77)
     panel.click("generate")
     page.wait("document.querySelectorAll('.nbsd .nbsd-gallery img').length >= 1")
     page.reload()
     panel.shown()
-    assert panel.value("field-steps") == "150"
+    assert panel.value("field-steps") == "15"
     assert panel.value("seed") == "77"
     assert panel.value("prompt") == "a (red:1.2) cat"
     before = panel.thumbnails()
