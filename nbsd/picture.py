@@ -30,7 +30,8 @@ class Picture:
 
     @property
     def infotext(self) -> str:
-        return self.recipe.infotext()
+        """The text that the saved file carries: complete, so that it makes the same picture again."""
+        return self.recipe.infotext(complete=True)
 
     def _repr_png_(self) -> bytes:
         out = io.BytesIO()

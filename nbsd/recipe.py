@@ -141,11 +141,14 @@ class Recipe:
             return replace(self, variation_seed=(self.variation_seed + index) % (LARGEST_SEED + 1))
         return replace(self, seed=(self.seed + index) % (LARGEST_SEED + 1))
 
-    def infotext(self) -> str:
-        """This recipe in the web UI's text format."""
+    def infotext(self, complete: bool = False) -> str:
+        """This recipe in the web UI's text format, word for word as the web UI of its version writes it.
+
+        `complete`: with what the web UI leaves out though it changes the picture, so that reading the text gives this recipe back.
+        """
         from nbsd.infotext import write
 
-        return write(self)
+        return write(self, complete=complete)
 
     @classmethod
     def from_infotext(cls, text: str) -> Recipe:

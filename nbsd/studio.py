@@ -5,6 +5,7 @@ Nothing slow happens in `Studio()` and `show()`: files are looked for and torch 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -12,12 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from nbsd import match
 from nbsd.errors import ModelError, NbsdError, Stopped
 from nbsd.events import Ended, Event, Loading, Made
 from nbsd.hosts import this_host
 from nbsd.outputs import Outputs
 from nbsd.picture import Picture
-from nbsd.recipe import Recipe
+from nbsd.recipe import Recipe, split_title
 from nbsd.ui import paste
 from nbsd.ui.dispatch import Screen, ScreenJob, route_freely
 from nbsd.ui.form import Form, drawn
@@ -87,6 +89,7 @@ class Studio:
         self.folders = _folders(models) if models is not None else list(host.models())
         self.outputs = Outputs(outputs if outputs is not None else host.outputs())
         self._shelf: Shelf | None = None        # a stand-in for the models, in tests
+        self._entries: list[Entry] | None = None    # the model files of the last look
         parts = Parts()
         self._form = Form(parts)
         self._settings = Settings(self.outputs.folder, self._form.values)
@@ -131,7 +134,8 @@ class Studio:
         """
         report = paste.read(source, self._form.read())
         self._form.write(report.recipe)
-        report = replace(report, notes=(*report.notes, *self._missing(report.recipe)))
+        if report.complete:
+            report = replace(report, notes=(*report.notes, *self._match(report.recipe)))
         self._screen.post(lambda: self._panel.show_report(report))
         return report
 
@@ -281,10 +285,14 @@ class Studio:
             job.wait(PATIENCE)
             self._screen.flush()
 
+    def _files(self) -> Iterable[Entry]:
+        scan: Callable[[], Iterable[Entry]] = getattr(self._shelf, "scan", lambda: _found(self.folders))
+        return scan()
+
     def _scan(self) -> None:
         """Look for files, in the errands' thread."""
-        scan: Callable[[], Iterable[Entry]] = getattr(self._shelf, "scan", lambda: _found(self.folders))
-        found = [(entry, entry.title) for entry in scan()]
+        self._entries = list(self._files())
+        found = [(entry, entry.title) for entry in self._entries]
         typed = self._panel.folder.value.strip()
         more = Path(typed).expanduser().absolute() if typed else None
         if more is not None:
@@ -306,11 +314,23 @@ class Studio:
             "or name another folder."
         ))
 
-    def _missing(self, recipe: Recipe) -> list[str]:
-        """Sentences about the files that a pasted recipe names and that are not in the lists."""
-        named = (("model", recipe.model, self._form.model), ("VAE", recipe.vae, self._form.vae))
-        return [f"the {what} {name} is not in the list by that name; it is looked for when you press Generate"
-                for what, name, picker in named if name and not picker.has(name)]
+    def _match(self, recipe: Recipe) -> list[str]:
+        """Sentences on whether a pasted recipe will give the picture it came from; no model file is read for it."""
+        from nbsd.models import hashes
+        from nbsd.pipeline.check import problems
+
+        if self._entries is None:
+            self._entries = list(self._files())
+        known = hashes.known_hashes([entry.path for entry in self._entries])
+        asked_old = len(split_title(recipe.model)[1]) == match.OLD
+        rows = []
+        for entry in self._entries:
+            old = ""
+            if asked_old and entry.kind == CHECKPOINT:
+                with contextlib.suppress(ModelError):       # gone since the last look
+                    old = hashes.old_hash(entry.path)
+            rows.append(match.Row(entry.kind, entry.path, (known.get(entry.path, ""), old)))
+        return match.report(recipe, match.Listed(rows), problems(recipe)).text.splitlines()
 
     def _errand_told(self, job: Job, event: Event) -> None:
         if isinstance(event, Ended) and event.error is not None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fidelity_case import recipe_of
+from fidelity_case import infotext_of, recipe_of
 from fidelity_compare import Bench, Mismatch, NotRun, near, same
 from PIL import Image
 
@@ -74,8 +74,7 @@ def compared(made: list[nbsd.Picture], bench: Bench, case: dict[str, Any], size:
     for one, path in zip(made, case["images"], strict=True):
         worst = max(worst, bytes_of(one.image, bench, path, case))
     if bench.family != "e_2022":        # its spelling is that of 2022, asked for by a recipe without a version
-        # the recorded prompts are without tags: no script ran that puts them back
-        same([replace(one.recipe, prompt=split_networks(one.recipe.prompt)[0]).infotext() for one in made], case["infotexts"], "infotext")
+        same([infotext_of(case, one.recipe, n) for n, one in enumerate(made)], case["infotexts"], "infotext")
     return worst
 
 

@@ -128,7 +128,7 @@ def _activation(name: Any) -> nn.Module:
 def acting(unet: nn.Module, wanted: Sequence[tuple[Hypernetwork, float]]) -> Iterator[None]:
     """Let hypernetworks act on a UNet of diffusers for the length of the block, one after another, each with its strength."""
     with ExitStack() as hooks:
-        for layer, side, chain in _chains(unet, wanted):
+        for layer, _, chain in _chains(unet, wanted):
             device, dtype = layer.weight.device, layer.weight.dtype
             for network, _ in chain:
                 network.to(device, dtype)

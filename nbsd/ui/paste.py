@@ -30,6 +30,7 @@ class Report:
     understood: tuple[tuple[str, str], ...]     # (name, value) of all that differs from a new recipe
     unknown: tuple[str, ...]                    # keys that are kept but have no effect
     notes: tuple[str, ...] = ()                 # sentences the user should read
+    complete: bool = True                       # False: there were only prompts in it
 
     def __str__(self) -> str:
         lines = [", ".join(f"{name}: {value}" for name, value in self.understood) or "nothing but defaults"]
@@ -56,7 +57,7 @@ def read(source: str | bytes | os.PathLike[str], before: Recipe) -> Report:
     if SETTINGS not in infotext.parse(text):
         recipe = replace(before, prompt=recipe.prompt, negative_prompt=recipe.negative_prompt)
         notes = ("there are no settings in this text, so only the prompts were filled in",)
-        return Report(recipe, tuple((LABELS[name], getattr(recipe, name)) for name in PROMPTS if getattr(recipe, name)), (), notes)
+        return Report(recipe, tuple((LABELS[name], getattr(recipe, name)) for name in PROMPTS if getattr(recipe, name)), (), notes, complete=False)
     return Report(recipe, tuple(_understood(recipe)), tuple(key for key, _ in recipe.unknown), notes)
 
 
