@@ -131,12 +131,31 @@ class Page:
         self.wait("window.jupyterapp?.shell?.currentWidget?.content?.widgets?.length > 0")
         self.wait("window.jupyterapp.shell.currentWidget.sessionContext?.session?.kernel?.status === 'idle'")
         self.wait("!document.getElementById('jupyterlab-splash')")
+        self._listen()
+
+    def _listen(self) -> None:
+        """Keep the widget messages that the kernel has not answered; see `quiet`."""
+        self.js("""(() => {
+            window.unanswered = new Set();
+            app.shell.currentWidget.sessionContext.session.kernel.anyMessage.connect((_, {msg, direction}) => {
+                if (direction === 'send' && msg.header.msg_type === 'comm_msg') window.unanswered.add(msg.header.msg_id);
+                if (msg.header.msg_type === 'status' && msg.content.execution_state === 'idle')
+                    window.unanswered.delete(msg.parent_header.msg_id);
+            });
+        })()""")
+
+    def quiet(self) -> None:
+        """Wait until the kernel has answered every widget message. A page holds a widget's next value back until the last one is
+        answered, but not a click: without this a click may overtake what was entered before it."""
+        self.wait("window.unanswered.size === 0")
 
     def reload(self) -> None:
         """Save, as the user's autosave does, and load the page anew."""
         self.js("app.commands.execute('docmanager:save')")
         self.page.reload()
         self.wait("window.jupyterapp?.shell?.currentWidget?.content?.widgets?.length > 0")
+        self.wait("window.jupyterapp.shell.currentWidget.sessionContext?.session?.kernel")
+        self._listen()
 
     def js(self, expression: str) -> Any:
         """The value of a JavaScript expression, where `app` is JupyterLab and `notebook` the open one; a promise is awaited."""
@@ -206,6 +225,7 @@ class Panel:
         box = self.page.page.locator(f".nbsd .nbsd-{name} :is(input, textarea)").first
         box.fill(str(value))
         box.press("Tab")
+        self.page.quiet()
 
     def choose(self, name: str, text: str) -> None:
         """Choose the row of a drop-down that holds this text, once it is there."""
@@ -214,6 +234,7 @@ class Panel:
         label = self.page.js(
             f"[...document.querySelector({select!r}).options].find(row => row.text.includes({json.dumps(text)})).text")
         self.page.page.locator(select).first.select_option(label=label)
+        self.page.quiet()
 
     def value(self, name: str) -> str:
         """What a box or drop-down holds."""
