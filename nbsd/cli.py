@@ -58,6 +58,7 @@ def parser() -> argparse.ArgumentParser:
     command.set_defaults(run=generate)
     command.add_argument("--model", required=True, metavar="FILE", help="a checkpoint in the web UI's own format")
     command.add_argument("--vae", metavar="FILE", help="use this VAE, not the one in the model's file")
+    command.add_argument("--networks", metavar="DIR", help="where LoRAs, hypernetworks and embeddings lie (the model's folder)")
     command.add_argument("--infotext", metavar="FILE|TEXT", help="start from this recipe: a text, or a file (text, picture) that holds one")
     command.add_argument("--out", default="outputs", metavar="DIR", help="where the pictures go (%(default)s)")
     command.add_argument("--device", help="cpu, cuda, cuda:1 (the best one there is)")
@@ -163,7 +164,8 @@ def generate(given: argparse.Namespace) -> int:
     line = ProgressLine()
     name = Path(given.model).name
     line.tell(Loading(name))
-    model = nbsd.load(given.model, vae=given.vae, device=given.device, dtype=given.dtype,
+    networks = given.networks or Path(given.model).parent
+    model = nbsd.load(given.model, vae=given.vae, device=given.device, dtype=given.dtype, networks=networks, embeddings=networks,
                       on_progress=lambda done, total: line.tell(Loading(name, done, total)))
     for picture in model.make(recipe, count=given.count, batch_size=given.batch_size, report=line.tell):
         saved: Picture = outputs.save(picture)
@@ -193,7 +195,8 @@ def reproduce(given: argparse.Namespace) -> int:
     line = ProgressLine()
     name = Path(given.model).name
     line.tell(Loading(name))
-    model = nbsd.load(given.model, device=given.device, dtype=given.dtype,
+    folder = Path(given.model).parent
+    model = nbsd.load(given.model, device=given.device, dtype=given.dtype, networks=folder, embeddings=folder,
                       on_progress=lambda done, total: line.tell(Loading(name, done, total)))
     result = nbsd.reproduce(given.picture, model, recipe=recipe, steps=given.steps, vaes=given.vae, report=line.tell)
     line.clear()

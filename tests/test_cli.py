@@ -116,7 +116,9 @@ def test_pictures_are_saved_and_their_paths_printed(model, capsys):
     paths = [Path(line) for line in told.out.splitlines()]
     assert [re.sub(r"^.*?(\d{5}-\d+)\.png$", r"\1", str(path)) for path in paths] == ["00001-5", "00002-6"]
     assert all(path.is_relative_to(Path("there").absolute()) and path.is_file() for path in paths)
-    assert model.loaded == [("m.safetensors", {"vae": "v.pt", "device": "cpu", "dtype": "float32"})]
+    assert model.loaded == [
+        ("m.safetensors", {"vae": "v.pt", "device": "cpu", "dtype": "float32", "networks": Path("."), "embeddings": Path(".")}),
+    ]
     assert "loading m.safetensors: 50%" in told.err
     assert "picture 2 of 2: 100%, 1:01 left" in told.err
     assert len(told.err.splitlines()) < 30      # no terminal: a line every tenth, not every step
@@ -163,7 +165,7 @@ def test_reproduce_prints_the_recipe_that_was_found(model, monkeypatch, capsys, 
     arguments = ["reproduce", "one.png", "--model", "m", "--vae", "v.pt", "--vae", "w.pt", "--steps", "8", "--device", "cpu"]
     assert cli.main(arguments) == (0 if close else 1)
     assert asked == {"picture": "one.png", "loaded": model, "recipe": None, "steps": 8, "vaes": ["v.pt", "w.pt"]}
-    assert model.loaded == [("m", {"device": "cpu", "dtype": None})]
+    assert model.loaded == [("m", {"device": "cpu", "dtype": None, "networks": Path("."), "embeddings": Path(".")})]
     told = capsys.readouterr()
     assert told.out.strip() == INFOTEXT
     assert "nbsd: a sentence\n" in told.err
