@@ -204,7 +204,7 @@ def drawn(key: str, row: Row) -> Tensor:
 def write(out: Path, rows: dict[str, Row], dtype: torch.dtype) -> None:
     """Write the file; its header first, then each tensor as it is drawn."""
     fixed: dict[str, Tensor] = {
-        "cond_stage_model.transformer.text_model.embeddings.position_ids": torch.arange(PLACES).unsqueeze(0), **schedule()
+        "cond_stage_model.transformer.text_model.embeddings.position_ids": torch.arange(PLACES).unsqueeze(0), **dict(sorted(schedule().items()))
     }  # fmt: skip
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     at = 0
@@ -219,7 +219,7 @@ def write(out: Path, rows: dict[str, Row], dtype: torch.dtype) -> None:
         add(key, list(tensor.shape), tensor.dtype)
     for key in sorted(rows):
         add(key, list(rows[key][0]), dtype)
-    text_of_header = json.dumps(header).encode()
+    text_of_header = json.dumps(header, separators=(",", ":")).encode()       # as the safetensors library writes it, for the hash
     text_of_header += b" " * (-len(text_of_header) % 8)
     with out.open("wb") as file:
         file.write(len(text_of_header).to_bytes(8, "little") + text_of_header)
@@ -228,6 +228,11 @@ def write(out: Path, rows: dict[str, Row], dtype: torch.dtype) -> None:
         for key in sorted(rows):
             # Through float16 in both cases, so that the two files hold one and the same model.
             file.write(drawn(key, rows[key]).half().to(dtype).numpy().tobytes())
+
+
+def from_recipe(recipe: Path, out: Path) -> None:
+    """Write the model that a file like `full-width-recipe.json` describes, in float16; the file is the recorded one byte for byte."""
+    write(out, json.loads(recipe.read_text())["tensors"], torch.float16)
 
 
 def main() -> None:
