@@ -22,7 +22,7 @@ from nbsd.picture import Picture
 from nbsd.recipe import Recipe, split_title
 from nbsd.ui import paste
 from nbsd.ui.dispatch import Screen, ScreenJob, route_freely
-from nbsd.ui.form import Form, drawn
+from nbsd.ui.form import Form, Settled, drawn
 from nbsd.ui.panel import Panel
 from nbsd.ui.parts import Parts
 from nbsd.ui.pickers import File
@@ -146,12 +146,16 @@ class Studio:
 
         Picture n is made from `recipe.nth(n)`. Read `job.pictures`, `job.done` and `job.error`; `job.stop()` and `job.skip()` act on it.
         """
-        recipe = drawn(recipe if recipe is not None else self._form.read())
-        if recipe.model is None:
-            recipe = replace(recipe, model=self._form.model.value)
-        job = ScreenJob(
+        recipe = self._complete(recipe if recipe is not None else self._form.read())
+        return self._submit(ScreenJob(
             lambda report, control: self._make(recipe, count, batch_size, report, control), self._screen, batch_size, recipe.width,
-        )
+        ))
+
+    def _complete(self, recipe: Recipe) -> Recipe:
+        recipe = drawn(recipe)
+        return recipe if recipe.model is not None else replace(recipe, model=self._form.model.value)
+
+    def _submit(self, job: ScreenJob) -> ScreenJob:
         why = "another job" if _WARMING is None or _WARMING.done else "the libraries to be loaded (once, some seconds)"
         self._screen.post(lambda: self._view.queued(job, why))
         _WORKER.submit(job)
@@ -240,8 +244,15 @@ class Studio:
     def _clicked_generate(self) -> None:
         if self._asked is not None and not self._asked.done:
             return      # a double click
-        count, size = self._form.job()
-        self._asked = self.submit(None, count, size)
+        asked = Settled(self._form)
+
+        def run(report: Report, control: Control) -> None:
+            recipe, count, size = asked.get()
+            job.batch_size, job.width = size, recipe.width
+            self._make(self._complete(recipe), count, size, report, control)
+
+        self._asked = job = ScreenJob(run, self._screen)
+        self._submit(job)
         self._settings.changed()
         if self._screen.callers_wait:
             with suppress(KeyboardInterrupt):       # the job has stopped; a button has no cell that could show the interrupt

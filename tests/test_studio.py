@@ -126,6 +126,18 @@ def test_two_clicks_are_one_job(door: str, tmp_path: Path) -> None:
     assert len(files(studio)) == 1
 
 
+def test_what_was_typed_just_before_the_click_counts_though_it_arrives_after_it(studio: Studio) -> None:
+    studio._form.write(Recipe(prompt="a", steps=2, seed=1, width=64, height=64))
+    waiting = clicked_elsewhere(studio, "generate")
+    time.sleep(0.1)
+    studio._form["prompt"].value = "a blue dog on a hill"
+    studio._form["width"].value = 128
+    waiting.join(SOON)
+    until(lambda: "done" in words(studio, "status"))
+    picture = studio._asked.pictures[0]
+    assert picture.recipe.prompt == "a blue dog on a hill" and picture.image.width == 128
+
+
 def test_interrupt_in_the_middle_and_again(door: str, tmp_path: Path) -> None:
     studio = made(tmp_path, FakeShelf(0.02))
     studio._form.write(Recipe(steps=200, seed=1, width=64, height=64))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import fields, replace
 from typing import Any
 
@@ -16,6 +19,7 @@ from nbsd.ui.pickers import Picker
 
 RANDOM = -1                     # in a seed box
 LARGEST_RANDOM = 4294967294     # the web UI draws below this, modules/processing.py get_fixed_seed
+SETTLE = 0.3                    # seconds without a change after which the page has sent what it held back; a round trip to Colab fits in
 KEPT = tuple(name for name in ELSEWHERE if name not in ("model", "vae"))
 
 
@@ -28,8 +32,10 @@ class Form:
         self.vae = Picker(parts, "VAE", "the model's own", ("nbsd-vae", "nbsd-field-vae"))
         self._kept = Recipe()
         self._watchers: list[Callable[[], None]] = []
+        self.changes = 0        # how often a value has changed
         self.write(Recipe(seed=RANDOM, variation_seed=RANDOM))
         self.by_field["count"].value = self.by_field["batch_size"].value = 1
+        self.watch(self._count)
 
     def __getitem__(self, field: str) -> w.Widget:
         return self.by_field[field]
@@ -88,9 +94,39 @@ class Form:
         for widget in (*self.by_field.values(), self.model.widget, self.vae.widget):
             widget.observe(lambda _: changed(), "value")
 
+    def _count(self) -> None:
+        self.changes += 1
+
     def _tell(self) -> None:
         for changed in self._watchers:
             changed()
+
+
+class Settled:
+    """What the form says at a click, with what was entered before the click and arrives after it.
+
+    A page holds a widget's next value back until the kernel has answered the last one, but not a click: while the kernel is busy, a
+    click overtakes what was typed just before it. So the form is read once it has been still for SETTLE.
+    """
+
+    def __init__(self, form: Form) -> None:
+        self._form = form
+        self._read: Future[tuple[Recipe, int, int]] = Future()
+        threading.Thread(target=self._wait, name="nbsd-settled", daemon=True).start()
+
+    def get(self) -> tuple[Recipe, int, int]:
+        """The recipe (a seed may be -1), how many pictures, and how many at a time; waits until the form is still."""
+        return self._read.result()
+
+    def _wait(self) -> None:
+        seen = None
+        while seen != self._form.changes:
+            seen = self._form.changes
+            time.sleep(SETTLE)
+        try:
+            self._read.set_result((self._form.read(), *self._form.job()))
+        except Exception as error:  # whoever asked is told, in the job's thread
+            self._read.set_exception(error)
 
 
 def drawn(recipe: Recipe) -> Recipe:
