@@ -30,7 +30,13 @@ class RecipeError(NbsdError):
 
 
 class ModelError(NbsdError):
-    """A file is not what was asked for."""
+    """A file is not what was asked for.
+
+    These sentences hold words of the file itself (keys, names): what of them cannot be printed must not break the line.
+    """
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__("".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text))
 
 
 class UnknownModelError(ModelError):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from nbsd.errors import ModelError, UnknownModelError, WrongFamilyError
@@ -260,6 +260,7 @@ def test_every_kind_that_a_file_can_be_has_its_sentence():
 # Any bytes at all
 
 
+@example(b"\x0c\0\0\0\0\0\0\0 {\"\\n\":null}")
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.one_of(
     st.binary(max_size=300),
