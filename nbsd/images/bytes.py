@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
+
 from PIL import Image
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def to_bytes(decoded: Tensor) -> Tensor:
@@ -13,7 +16,7 @@ def to_bytes(decoded: Tensor) -> Tensor:
     Cut off, not rounded: the web UI does (x + 1) / 2, clamp, times 255, integer part.
     """
     unit = ((decoded.float() + 1) / 2).clamp(0, 1)
-    return (unit * 255).to("cpu", torch.uint8)
+    return (unit * 255).byte().cpu()
 
 
 def to_pil(decoded: Tensor) -> Image.Image:
