@@ -1,4 +1,4 @@
-"""nbsd without a notebook: `nbsd generate`, `nbsd info`, `nbsd reproduce`, `nbsd convert`, `nbsd lab`."""
+"""nbsd without a notebook: `nbsd generate`, `nbsd get`, `nbsd info`, `nbsd reproduce`, `nbsd convert`, `nbsd lab`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import nbsd
 from nbsd.errors import NbsdError
-from nbsd.events import Event, Loading, Note, Progress
+from nbsd.events import Downloading, Event, Loading, Note, Progress
 from nbsd.recipe import LARGEST_SEED, Recipe
+from nbsd.words import download_words, duration
 
 if TYPE_CHECKING:
     from nbsd.picture import Picture
@@ -56,14 +57,21 @@ def parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("generate", help="make pictures", description="Make pictures; prints the path of each.")
     command.set_defaults(run=generate)
-    command.add_argument("--model", required=True, metavar="FILE", help="a checkpoint in the web UI's own format")
-    command.add_argument("--vae", metavar="FILE", help="use this VAE, not the one in the model's file")
+    command.add_argument("--model", required=True, metavar="FILE|LINK", help="a checkpoint in the web UI's own format, owner/repo or a link")
+    command.add_argument("--vae", metavar="FILE|LINK", help="use this VAE, not the one in the model's file")
     command.add_argument("--networks", metavar="DIR", help="where LoRAs, hypernetworks and embeddings lie (the model's folder)")
     command.add_argument("--infotext", metavar="FILE|TEXT", help="start from this recipe: a text, or a file (text, picture) that holds one")
     command.add_argument("--out", default="outputs", metavar="DIR", help="where the pictures go (%(default)s)")
     command.add_argument("--device", help="cpu, cuda, cuda:1 (the best one there is)")
     command.add_argument("--dtype", help="float32, float16 or bfloat16 (float16 on CUDA, float32 on a CPU)")
     add_recipe_options(command)
+
+    command = commands.add_parser("get", help="fetch a model, a VAE, a LoRA, ...; prints its path", description=(
+        "Fetch a file of the Hugging Face hub (owner/repo, owner/repo/file), of Civitai (a link) or of any https address. A second call goes "
+        "on where the first was cut. Tokens: HF_TOKEN, CIVITAI_TOKEN."))
+    command.set_defaults(run=get)
+    command.add_argument("link")
+    command.add_argument("--to", metavar="DIR", help="the folder that it goes to (the first of the host's folders for models)")
 
     command = commands.add_parser("info", help="print the recipe that a picture carries")
     command.set_defaults(run=info)
@@ -162,10 +170,11 @@ def generate(given: argparse.Namespace) -> int:
     outputs = Outputs(given.out)
     outputs.check()
     line = ProgressLine()
-    name = Path(given.model).name
+    file, vae = _here(given.model, line), _here(given.vae, line) if given.vae else None
+    name = Path(file).name
     line.tell(Loading(name))
-    networks = given.networks or Path(given.model).parent
-    model = nbsd.load(given.model, vae=given.vae, device=given.device, dtype=given.dtype, networks=networks, embeddings=networks,
+    networks = given.networks or Path(file).parent
+    model = nbsd.load(file, vae=vae, device=given.device, dtype=given.dtype, networks=networks, embeddings=networks,
                       on_progress=lambda done, total: line.tell(Loading(name, done, total)))
     for picture in model.make(recipe, count=given.count, batch_size=given.batch_size, report=line.tell):
         saved: Picture = outputs.save(picture)
@@ -173,6 +182,26 @@ def generate(given: argparse.Namespace) -> int:
         print(saved.path, flush=True)
     line.clear()
     return OK
+
+
+def get(given: argparse.Namespace) -> int:
+    """Fetch a file and print where it is."""
+    from nbsd.pipeline.fetched import link_of
+
+    if link_of(given.link) is None:
+        raise NbsdError(f"'{given.link}' is no link: give owner/repo, owner/repo/file.safetensors, or an address that starts with https://")
+    line = ProgressLine()
+    path = _here(given.link, line, given.to)
+    line.clear()
+    print(path)
+    return OK
+
+
+def _here(source: str, line: ProgressLine, folder: str | None = None) -> str | Path:
+    """A file that is given by its path or by a link."""
+    from nbsd.pipeline.fetched import fetched
+
+    return fetched(source, folder, line.tell)
 
 
 def info(given: argparse.Namespace) -> int:
@@ -245,14 +274,14 @@ class ProgressLine:
             self._progress(event)
         elif isinstance(event, Loading):
             self._step(f"loading {event.what}", event.done, event.total)
+        elif isinstance(event, Downloading):
+            self._step(f"fetching {event.what}", event.done, event.total, f" ({download_words(event)})")
         elif isinstance(event, Note):
             self.clear()
             print(f"nbsd: {event.text}", file=sys.stderr)
 
     def _progress(self, at: Progress) -> None:
-        left = ""
-        if at.seconds_left is not None:
-            left = ", {}:{:02} left".format(*divmod(round(at.seconds_left), 60))
+        left = f", {duration(at.seconds_left)} left" if at.seconds_left is not None else ""
         self._step(f"picture {at.picture + 1} of {at.pictures}", at.step, at.steps, left)
 
     def _step(self, what: str, done: int, of: int, more: str = "") -> None:

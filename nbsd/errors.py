@@ -5,6 +5,7 @@ NbsdError                  everything this package raises on purpose
 ├─ ModelError              a file is not what was asked for
 │  ├─ UnknownModelError    a file of no family we know; says what was missing
 │  ├─ UnsafeFileError      a pickle that asks for more than tensors
+│  ├─ DownloadError        a file could not be fetched; what of it is here can be resumed
 │  └─ WrongFamilyError     two files that do not belong together
 ├─ OutputError             a picture could not be written (disk full, no permission)
 ├─ OutOfMemory             the device is full; says what to lower
@@ -45,6 +46,10 @@ class UnknownModelError(ModelError):
 
 class UnsafeFileError(ModelError):
     """A pickle that asks for more than tensors and plain values."""
+
+
+class DownloadError(ModelError):
+    """A file could not be fetched."""
 
 
 class WrongFamilyError(ModelError):

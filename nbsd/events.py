@@ -24,6 +24,17 @@ class Loading:
 
 
 @dataclass(frozen=True)
+class Downloading:
+    """A file is being fetched; sent several times a second."""
+
+    what: str                           # the file's name
+    done: int = 0                       # bytes
+    total: int = 0                      # bytes; 0: not known
+    rate: float | None = None           # bytes a second; None: not known yet
+    seconds_left: float | None = None
+
+
+@dataclass(frozen=True)
 class Progress:
     """A step is done. May be dropped or replaced by a newer one."""
 
@@ -59,4 +70,4 @@ class Ended:
     error: BaseException | None = None
 
 
-Event = Started | Loading | Progress | Made | Note | Ended
+Event = Started | Loading | Downloading | Progress | Made | Note | Ended

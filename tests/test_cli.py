@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from download_server import Site, model_bytes, serve
 from PIL import Image
 
 import nbsd
@@ -105,6 +106,27 @@ def test_the_version(capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main(["--version"])
     assert (ended.value.code, capsys.readouterr().out) == (0, f"nbsd {nbsd.__version__}\n")
+
+
+# --- get --------------------------------------------------------------------------------------------------------------------------
+
+def test_a_file_is_fetched_and_its_path_printed(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    data = model_bytes()
+    with serve(Site(data)) as site:
+        assert cli.main(["get", f"{site.url}/a.safetensors", "--to", str(tmp_path / "here")]) == 0
+        told = capsys.readouterr()
+        assert told.out == f"{tmp_path / 'here' / 'a.safetensors'}\n"
+        assert (tmp_path / "here" / "a.safetensors").read_bytes() == data
+        assert "fetching a.safetensors: 100% (200 kB of 200 kB" in told.err
+        site.statuses = [404]
+        assert cli.main(["get", f"{site.url}/b.safetensors", "--to", str(tmp_path / "here")]) == 1
+        assert "127.0.0.1 has no 'b.safetensors' any more (404)" in capsys.readouterr().err
+
+
+def test_what_is_no_link_is_not_fetched(capsys):
+    assert cli.main(["get", "model.safetensors"]) == 1
+    assert "'model.safetensors' is no link: give owner/repo" in capsys.readouterr().err
 
 
 # --- generate and info ------------------------------------------------------------------------------------------------------------

@@ -23,8 +23,8 @@ LONGEST = 420                                       # lines of a module
 PLAIN = ("nbsd", "nbsd.recipe", "nbsd.infotext", "nbsd.events", "nbsd.errors", "nbsd.worker", "nbsd.outputs", "nbsd.cli",
          "nbsd.prompt.weights", "nbsd.prompt.schedule", "nbsd.prompt.networks")
 HEAVY = ("torch", "ipywidgets", "diffusers", "transformers", "PIL", "IPython")
-INSTALLED_AS = {"pillow": "PIL"}                    # where a distribution is not called as what it brings
-BROUGHT_ALONG = {"huggingface_hub", "tokenizers", "IPython", "ipykernel", "traitlets", "zmq", "google"}     # by those, or by the host
+INSTALLED_AS = {"pillow": "PIL", "huggingface-hub": "huggingface_hub"}      # where a distribution is not called as what it brings
+BROUGHT_ALONG = {"tokenizers", "IPython", "ipykernel", "traitlets", "zmq", "google", "kaggle_secrets"}     # by those, or by the host
 # What is known to be installed where people use nbsd (the hosts' lists of August 2026); an install of nbsd must be content with it.
 THERE = {
     "Colab": {"diffusers": "0.39.0", "ipywidgets": "7.7.1", "numpy": "2.1.3", "pillow": "11.3.0", "torch": "2.11.0",

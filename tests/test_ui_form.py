@@ -11,7 +11,7 @@ from nbsd.recipe import Hires, Recipe
 from nbsd.ui.controls import CONTROLS, ELSEWHERE, JOB, KINDS
 from nbsd.ui.form import LARGEST_RANDOM, RANDOM, Form, changed_fields, drawn
 from nbsd.ui.parts import Parts
-from nbsd.ui.pickers import File, Picker, size_words
+from nbsd.ui.pickers import File, Picker
 
 ROWS = (*CONTROLS, *JOB)
 BY_FIELD = {row.field: row for row in CONTROLS}
@@ -187,8 +187,3 @@ def test_a_finished_pictures_name_and_hash_finds_its_row_again() -> None:
     assert known.value == "/else/where/b.ckpt"
     known.value = "c [0123456789]"
     assert known.value == "c [0123456789]"
-
-
-@pytest.mark.parametrize("size, words", [(0, "0 bytes"), (999, "999 bytes"), (1000, "1 kB"), (334_695_179, "335 MB"), (4_265_380_512, "4.27 GB")])
-def test_sizes_in_words(size: int, words: str) -> None:
-    assert size_words(size) == words

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from nbsd.errors import ModelError, OutOfMemory, RecipeError
-from nbsd.events import Ended, Event, Loading, Made, Note, Progress, Started
+from nbsd.events import Downloading, Ended, Event, Loading, Made, Note, Progress, Started
 from nbsd.picture import Picture
 from nbsd.recipe import Recipe
 from nbsd.ui import view as module
@@ -17,7 +17,7 @@ from nbsd.ui.dispatch import Screen, ScreenJob
 from nbsd.ui.gallery import PAGE, Gallery, thumbnail
 from nbsd.ui.parts import Parts
 from nbsd.ui.phase import ALLOWED, Phase, move
-from nbsd.ui.view import View, duration, large, progress_words, sentence
+from nbsd.ui.view import View, large, progress_words, sentence
 from nbsd.worker import Job
 
 
@@ -87,7 +87,7 @@ def test_a_job_from_click_to_end(view: View, job: Job, clock: list[float], tmp_p
     assert view.infotext.value == "seed 1" and str(path) in view.path.value and len(view.gallery.pictures) == 1
 
 
-EVENTS = (Started(), Loading("x"), progress(), Made(picture()), Note("read this"), Ended())
+EVENTS = (Started(), Loading("x"), Downloading("x", 5, 10), progress(), Made(picture()), Note("read this"), Ended())
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
@@ -241,11 +241,6 @@ def test_progress_in_words() -> None:
     assert progress_words(progress(20, 2, 9), 4) == "images 3-6/9 · step 20/10 · 2.0 it/s · 0:03 left · seed 7"
     assert progress_words(Progress(0, 1, 0, 20, 3)) == "image 1/1 · step 0/20 · seed 3"
     assert "4.0 s/it" in progress_words(Progress(0, 1, 0, 20, 3, rate=0.25))
-
-
-@pytest.mark.parametrize("seconds, words", [(0, "0:00"), (-1, "0:00"), (59.6, "1:00"), (65.2, "1:05"), (3725, "1:02:05")])
-def test_duration(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
 
 
 def test_the_screen_shows_the_file_itself_and_a_jpeg_where_it_is_large_or_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

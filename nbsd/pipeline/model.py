@@ -22,6 +22,7 @@ from nbsd.models.small import read_small
 from nbsd.models.store import Store
 from nbsd.picture import Picture
 from nbsd.pipeline.compute import Compute, choose, memory_errors
+from nbsd.pipeline.fetched import here
 from nbsd.pipeline.make import Control, ignore, make
 from nbsd.pipeline.networks import Networks, Prepared, with_pairs
 from nbsd.pipeline.texts import Texts
@@ -42,10 +43,13 @@ def load(
     prediction: str | None = None,
     embeddings: str | Path | None = None,
     networks: str | Path | None = None,
+    folder: str | Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Model:
     """Load a checkpoint file of the web UI (.safetensors or .ckpt) onto a device.
 
+    `source`, and `vae`: a file, "owner/repo" or "owner/repo/file.safetensors" of the Hugging Face hub, a link to the hub, to Civitai or to
+    a file at any https address. What is not here yet is fetched into `folder` (by default where the host keeps models).
     `vae`: the file of another VAE. `device`: "cuda" or "cpu"; `dtype`: "float16", "float32" or "bfloat16"; both are chosen
     where they are not given. `prediction`: "epsilon" or "v_prediction" where the file cannot tell.
     `embeddings`: a folder of textual-inversion files, which then stand in prompts by their names.
@@ -53,6 +57,7 @@ def load(
     `on_progress(done, total)` counts bytes. Raises ModelError for a file that is not such a checkpoint.
     """
     compute = choose(device, dtype)
+    source, vae = here(source, folder, on_progress), here(vae, folder, on_progress) if vae else None
     with memory_errors("loading a model"):
         checkpoint = load_checkpoint(
             source, vae=vae, device=compute.device, dtype=compute.weights, vae_dtype=compute.vae,

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from nbsd.events import Event, Loading, Progress
+from nbsd.events import Downloading, Event, Loading, Progress
 from nbsd.worker import Control, Job
 
 PACE = 0.1      # seconds between two updates of the screen
@@ -65,7 +65,7 @@ class Screen:
         """Show an event. From any thread; returns at once."""
         with self._news:
             last = self._posts[-1] if self._posts else None
-            if last and last.job is job and type(last.event) is type(event) and isinstance(event, (Progress, Loading)):
+            if last and last.job is job and type(last.event) is type(event) and isinstance(event, (Progress, Loading, Downloading)):
                 self._posts.pop()
                 event = _newer(last.event, event)
             self._add(_Post(contextvars.copy_context(), job, event, None))

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import ipywidgets as w
 
 from nbsd.ui.parts import Parts
+from nbsd.words import size_words
 
 NONE = ""       # the value of the first row; with None a Dropdown shows nothing at all
 
@@ -60,15 +61,3 @@ class Picker:
         if tuple(rows) != self.widget.options:
             self.widget.options = tuple(rows)
         self.widget.value = value if value or NONE in values else values[0]
-
-
-def size_words(size: int) -> str:
-    """Bytes as people say them.
-
-    >>> size_words(4_265_380_512)
-    '4.27 GB'
-    """
-    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
-        if size >= unit:
-            return f"{size / unit:.3g} {name}"
-    return f"{size} bytes"

@@ -10,13 +10,14 @@ from collections.abc import Callable
 import ipywidgets as w
 
 from nbsd.errors import NbsdError
-from nbsd.events import Ended, Event, Loading, Made, Note, Progress, Started
+from nbsd.events import Downloading, Ended, Event, Loading, Made, Note, Progress, Started
 from nbsd.picture import Picture
 from nbsd.ui.controls import set_tip
 from nbsd.ui.dispatch import ScreenJob
 from nbsd.ui.gallery import Gallery
 from nbsd.ui.parts import Parts
 from nbsd.ui.phase import Phase, move
+from nbsd.words import download_words, duration
 from nbsd.worker import Job
 
 LOADING_SHARE = 0.1         # of the bar, in a job that loads a model: one bar that never goes back
@@ -42,7 +43,7 @@ class View:
         self._make_widgets(parts)
         self.gallery = Gallery(parts, on_pick)
         self._enable()
-        self._say("ready")
+        self.say("ready")
 
     def _make_widgets(self, parts: Parts) -> None:
         self.generate = parts.button("Generate", "nbsd-generate", "Make pictures from these settings")
@@ -66,13 +67,13 @@ class View:
         """A job waits for the worker."""
         if self.phase is Phase.IDLE:
             self._begin(job)
-            self._say(f"waiting for {why}", at_once=True)
+            self.say(f"waiting for {why}", at_once=True)
 
     def stopping(self, job: Job) -> None:
         """Someone asked the job to stop."""
         if job is self.job and not job.done and self.phase in (Phase.LOADING, Phase.RUNNING):
             self._go(Phase.STOPPING)
-            self._say("stopping after this step", at_once=True)
+            self.say("stopping after this step", at_once=True)
 
     def pick(self, picture: Picture) -> None:
         """Show a picture large, until the next one is finished."""
@@ -104,6 +105,8 @@ class View:
                 self._started(job)
             case Loading():
                 self._loading(event)
+            case Downloading():
+                self.say(f"fetching {event.what} · {download_words(event)}")
             case Progress():
                 self._progress(job, event)
             case Made():
@@ -121,7 +124,7 @@ class View:
     def tick(self) -> bool:
         """Say what was held back, once it is due; True while something is still held back."""
         if self._unsaid is not None and time.monotonic() - self._said_at >= STATUS_PACE:
-            self._say(self._unsaid, at_once=True)
+            self.say(self._unsaid, at_once=True)
         return self._unsaid is not None
 
     def _begin(self, job: Job) -> None:
@@ -136,7 +139,7 @@ class View:
         if self.job is not job or self.phase is Phase.IDLE:
             self._begin(job)
         self._began = time.monotonic()
-        self._say("starting", at_once=True)
+        self.say("starting", at_once=True)
 
     def _loading(self, event: Loading) -> None:
         if self.phase is Phase.RUNNING:
@@ -146,7 +149,7 @@ class View:
             self._loaded = LOADING_SHARE
             self.bar.value = max(self.bar.value, LOADING_SHARE * share)
         if self.phase is Phase.LOADING:
-            self._say(f"loading {event.what}" + (f" · {share:.0%}" if event.total else ""))
+            self.say(f"loading {event.what}" + (f" · {share:.0%}" if event.total else ""))
 
     def _progress(self, job: Job, event: Progress) -> None:
         if self.phase is Phase.LOADING:
@@ -155,7 +158,7 @@ class View:
         done = event.picture + batch * min(event.step / max(event.steps, 1), 1.0)
         self.bar.value = self._loaded + (1.0 - self._loaded) * done / max(event.pictures, 1)
         if self.phase is Phase.RUNNING:
-            self._say(progress_words(event, batch))
+            self.say(progress_words(event, batch))
         now = time.monotonic()
         if event.preview and not self._pinned and now - self._preview_shown >= PREVIEW_PACE:
             self._preview_shown = now
@@ -169,12 +172,12 @@ class View:
         if event.error is not None:
             self.fail(event.error)
             self.bar.bar_style = "danger"
-            self._say(f"failed after {made}" if self._made else "failed", at_once=True)
+            self.say(f"failed after {made}" if self._made else "failed", at_once=True)
         elif event.stopped:
-            self._say(f"stopped; {made} finished, {took}", at_once=True)
+            self.say(f"stopped; {made} finished, {took}", at_once=True)
         else:
             self.bar.value = 1.0
-            self._say(f"done: {made} in {took}", at_once=True)
+            self.say(f"done: {made} in {took}", at_once=True)
         if self.picture is not None:
             self._enlarge(self.picture)     # not a half-made preview
 
@@ -188,7 +191,8 @@ class View:
         self.interrupt.disabled = not working
         self.skip.disabled = self.phase is not Phase.RUNNING
 
-    def _say(self, text: str, at_once: bool = False) -> None:
+    def say(self, text: str, at_once: bool = False) -> None:
+        """Put a line below the bar, at most one in STATUS_PACE seconds."""
         now = time.monotonic()
         if not at_once and now - self._said_at < STATUS_PACE:
             self._unsaid = text
@@ -236,18 +240,6 @@ def progress_words(event: Progress, batch: int = 1) -> str:
     if event.seconds_left is not None:
         parts.append(f"{duration(event.seconds_left)} left")
     return " · ".join([*parts, f"seed {event.seed}"])
-
-
-def duration(seconds: float) -> str:
-    """Minutes and seconds, or hours, minutes and seconds.
-
-    >>> duration(65.2), duration(3725)
-    ('1:05', '1:02:05')
-    """
-    whole = round(max(seconds, 0))
-    minutes, rest = divmod(whole, 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def large(picture: Picture) -> tuple[bytes, str]:
