@@ -53,11 +53,15 @@ class Row:
     kind: str                       # a key of WORDS
     path: Path
     digests: tuple[str, ...] = ()   # those of its hashes that are known: 64 digits of SHA-256, the 8 of before 2023
+    body: str = ""                  # SHA-256 of what lies behind its header, which names LoRAs; empty where it is not known
 
     def says(self, digest: str) -> bool | None:
         """Whether it has this hash; None where that kind was never computed."""
         known = [one for one in self.digests if one and (len(one) == OLD) == (len(digest) == OLD)]
-        return any(one.startswith(digest) for one in known) if known else None
+        if any(one.startswith(digest) for one in (*known, self.body) if one):
+            return True
+        bare = self.kind == LORA and self.path.suffix.lower() == ".safetensors" and len(digest) != OLD
+        return False if (self.body if bare else known) else None
 
 
 class Listed:
@@ -83,7 +87,7 @@ class File:
     kind: str                       # a key of WORDS
     title: str                      # as the recipe names it
     path: Path | None = None        # where it is; None: not here
-    namesake: Path | None = None    # a file of that name with another hash
+    namesake: Path | None = None    # a file of that name with another hash; the same as `path` where it is used all the same
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,7 @@ class Match:
     @property
     def complete(self) -> bool:
         """Whether everything that the text says can be done here. What it does not say (`unwritten`) may still differ."""
-        return not (self.unknown or self.missing or self.problems)
+        return not (self.unknown or self.missing or self.problems or any(file.namesake for file in self.files))
 
     @property
     def text(self) -> str:
@@ -261,13 +265,19 @@ UNWRITTEN: tuple[Unwritten, ...] = (
 # Files
 
 
+def network_hashes(recipe: Recipe) -> dict[str, str]:
+    """Name in the prompt -> hash, as "Lora hashes" says."""
+    said = {key: unquote(raw) for key, raw in recipe.unknown}.get("Lora hashes", "")
+    return {name.strip(): digest.lower() for name, digest in _HASHED.findall(said)}
+
+
 def named_files(recipe: Recipe) -> list[File]:
     """Every file that a recipe names: its models, and the networks and embeddings of its prompts."""
     keys = {key: unquote(raw) for key, raw in recipe.unknown}
     found = [File(CHECKPOINT, title) for title in (recipe.model, recipe.hires and recipe.hires.model, keys.get("Refiner")) if title]
     if recipe.vae and recipe.vae.casefold() not in ALWAYS_THERE:
         found.append(File(VAE, recipe.vae))
-    hashes = {name.strip(): digest for name, digest in _HASHED.findall(keys.get("Lora hashes", ""))}
+    hashes = network_hashes(recipe)
     for network in split_networks(recipe.prompt)[1]:
         if network.kind in TAGS and network.args and network.args[0].strip():
             name = network.args[0].strip()
@@ -277,13 +287,13 @@ def named_files(recipe: Recipe) -> list[File]:
 
 
 def _located(file: File, files: Files) -> File:
-    """A LoRA's and an embedding's hash is not that of the whole file, so their names are enough."""
+    """Of LoRAs and embeddings the name is enough where their hash was not computed yet."""
     name, _ = split_title(file.title)
     if path := files.find_by_title(file.title, file.kind):
         return File(file.kind, file.title, path)
     namesake = files.find_by_title(name, file.kind) if name and name != file.title else None
-    if namesake and file.kind in (LORA, EMBEDDING):
-        return File(file.kind, file.title, namesake)
+    if namesake and file.kind in (LORA, EMBEDDING):     # the web UI goes by the name
+        return File(file.kind, file.title, namesake, namesake)
     return File(file.kind, file.title, None, namesake)
 
 
@@ -311,6 +321,8 @@ def _file_sentence(file: File) -> str:
     if file.path is None:
         other = f"; {file.namesake.name} has that name and another hash" if file.namesake else ""
         return f"Missing here: {what}{other}."
+    if file.namesake:
+        return f"The {WORDS[file.kind]} {file.path.name} here has another hash than the recipe's: it is used, and the picture may differ."
     same = {file.path.name.casefold(), file.path.stem.casefold(), str(file.path).casefold()}
     return "" if name.casefold() in same else f"The {what} is {file.path.name} here."
 

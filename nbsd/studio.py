@@ -5,7 +5,6 @@ Nothing slow happens in `Studio()` and `show()`: files are looked for and torch 
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -19,7 +18,7 @@ from nbsd.events import Ended, Event, Loading, Made
 from nbsd.hosts import this_host
 from nbsd.outputs import Outputs
 from nbsd.picture import Picture
-from nbsd.recipe import Recipe, split_title
+from nbsd.recipe import Recipe
 from nbsd.ui import paste
 from nbsd.ui.dispatch import Screen, ScreenJob, route_freely
 from nbsd.ui.form import Form, Settled, drawn
@@ -332,15 +331,9 @@ class Studio:
 
         if self._entries is None:
             self._entries = list(self._files())
-        known = hashes.known_hashes([entry.path for entry in self._entries])
-        asked_old = len(split_title(recipe.model)[1]) == match.OLD
-        rows = []
-        for entry in self._entries:
-            old = ""
-            if asked_old and entry.kind == CHECKPOINT:
-                with contextlib.suppress(ModelError):       # gone since the last look
-                    old = hashes.old_hash(entry.path)
-            rows.append(match.Row(entry.kind, entry.path, (known.get(entry.path, ""), old)))
+        known = hashes.known_digests([entry.path for entry in self._entries])
+        rows = [match.Row(entry.kind, entry.path, (digests.sha256, digests.old), digests.addnet)
+                for entry in self._entries for digests in (known[entry.path],)]
         return match.report(recipe, match.Listed(rows), problems(recipe)).text.splitlines()
 
     def _errand_told(self, job: Job, event: Event) -> None:

@@ -74,6 +74,19 @@ def test_a_cache_folder_that_cannot_be_written_is_no_cache(tmp_path, monkeypatch
     assert hashes.short_hash(file) == "7692c3ad35"
 
 
+def test_the_trainers_own_hash_names_a_network_first(tmp_path):
+    file = tmp_path / "line.safetensors"
+    file.write_bytes((2).to_bytes(8, "little") + b"{}numbers")
+    own = hashes.addnet_hash(file)[:12]
+    assert hashes.network_hash(file, {}) == own
+    assert hashes.network_hash(file, {"sshs_model_hash": "ABCDEF012345" + "0" * 52}) == "abcdef012345"
+    for nonsense in ("", "abc", "no hash at all, but long enough"):
+        assert hashes.network_hash(file, {"sshs_model_hash": nonsense}) == own
+    other = tmp_path / "line.pt"
+    other.write_bytes(b"numbers")
+    assert hashes.network_hash(other, {}) == hashes.sha256(other)[:12]
+
+
 def test_progress_counts_to_the_files_size(tmp_path):
     file = tmp_path / "model.ckpt"
     file.write_bytes(bytes(3 * hashes.BLOCK + 5))

@@ -72,6 +72,8 @@ def test_unknown_keys_are_named_and_harmless_ones_are_not():
     ("VAE hash: 0123456789, VAE: fine.vae.pt, ", "a", {}, "Missing here: VAE fine.vae.pt [0123456789]."),
     ("", "a <lora:line:0.8>", {}, "Missing here: LoRA line."),
     ('Lora hashes: "line: 0123456789ab", ', "a <lora:line:0.8>", {}, "Missing here: LoRA line [0123456789ab]."),
+    ('Lora hashes: "line: 0123456789ab", ', "a <lora:line:0.8>", {"line_0123456789ab": "ink.safetensors"},
+     "The LoRA line [0123456789ab] is ink.safetensors here."),
     ("", "a <hypernet:old:1>", {}, "Missing here: hypernetwork old."),
     ('TI hashes: "bad: 0123456789", ', "a", {}, "Missing here: embedding bad [0123456789]."),
     ("Hires upscale: 2, Hires checkpoint: big.safetensors [0123456789], ", "a", {}, "Missing here: model big.safetensors [0123456789]."),
@@ -84,7 +86,7 @@ def test_files_that_are_not_here_are_named(more, prompt, files, sentence):
 
 def test_what_is_here_under_its_own_name_needs_no_sentence():
     named = text("a <lora:line:0.8>", more='Model: ink, Lora hashes: "line: 0123456789ab", ')
-    match = report(named, Folder(ink="ink.safetensors", line="line.pt"))
+    match = report(named, Folder(ink="ink.safetensors", line_0123456789ab="line.pt"))
     assert match.complete and [file.path.name for file in match.files] == ["ink.safetensors", "line.pt"]
     assert "Missing" not in match.text and "here." not in match.text
 
@@ -109,6 +111,17 @@ def test_files_of_a_list_are_found_by_name_and_known_hash(title, kind, expected)
     ])
     found = files.find_by_title(title, kind)
     assert (found and found.name) == expected
+
+
+def test_a_lora_of_that_name_with_another_hash_is_used_and_said():
+    named = text("a <lora:line:0.8>", more='Lora hashes: "line: 0123456789ab", ')
+    rows = [Row("lora", Path("/m/line.safetensors"), body="f" * 64)]
+    match = report(named, Listed(rows))
+    assert "The LoRA line.safetensors here has another hash than the recipe's: it is used, and the picture may differ." in match.text
+    assert not match.complete and not match.missing
+    for row in (Row("lora", Path("/m/line.safetensors"), ("f" * 64,)), Row("lora", Path("/m/other.safetensors"), body="0123456789ab" + "0" * 52)):
+        found = report(named, Listed([row]))        # the hash of the whole file says nothing of a LoRA; its own hash finds it by any name
+        assert found.complete and found.files[0].path == row.path, row
 
 
 def test_a_vae_that_is_none_is_not_looked_for():

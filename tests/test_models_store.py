@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from nbsd.errors import ModelError, Stopped
-from nbsd.models import hashes, load, store
+from nbsd.models import hashes, load
+from nbsd.models import scan as scanning
 from nbsd.models.store import Store
 from nbsd.recipe import join_title
 
@@ -49,8 +50,8 @@ def test_a_scan_says_what_each_file_is(folder):
 def test_a_second_scan_opens_no_file_that_did_not_change(folder, monkeypatch):
     first = Store([folder]).scan()
     looked = []
-    real = store.open_weights
-    monkeypatch.setattr(store, "open_weights", lambda path: looked.append(path.name) or real(path))
+    real = scanning.open_weights
+    monkeypatch.setattr(scanning, "open_weights", lambda path: looked.append(path.name) or real(path))
     assert Store([folder]).scan() == first
     assert looked == []
     (folder / "broken.ckpt").write_bytes(b"still broken")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -230,6 +231,18 @@ def test_names_with_folders_endings_and_of_the_trainer(folder):
     wanted = latent(loaded, "a cat<lora:Ink:1>")
     for name in ("ink", "Ink.safetensors", "style/Ink", "style\\Ink", "ink_v2"):
         assert torch.equal(latent(loaded, f"a cat<lora:{name}:1>"), wanted), name
+
+
+def test_a_lora_with_another_name_is_found_by_the_recipes_hash(folder):
+    path, model = folder
+    shutil.copy(MODELS / "tiny-lora.safetensors", path / "renamed.safetensors")
+    for file in path.glob("tiny-lora*"):
+        file.unlink()
+    recipe = replace(SMALL, prompt="a cat<lora:gone:0.7>", unknown=(("Lora hashes", '"gone: 548b0b1b5a1f"'),))
+    (made,) = model().generate(recipe)
+    assert 'Lora hashes: "gone: 548b0b1b5a1f"' in made.infotext
+    with pytest.raises(RecipeError, match="no LoRA called 'gone'"):
+        model().generate(replace(recipe, unknown=(("Lora hashes", '"gone: 000000000000"'),)))
 
 
 def test_the_shelf_finds_networks_in_its_folders():

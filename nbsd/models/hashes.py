@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from nbsd.errors import ModelError
 from nbsd.models.cache import CACHE
@@ -17,7 +17,17 @@ NETWORK = 12                # digits in "Lora hashes"
 OLD_START, OLD_LENGTH = 0x100000, 0x10000   # bytes that the old hash is of: 64 KiB from 1 MiB on
 BLOCK = 1 << 20
 
+TRAINERS = "sshs_model_hash"    # in a header: the hash as kohya's scripts computed it
+
 Progress = Callable[[int, int], None]       # bytes read, bytes to read; may raise Stopped
+
+
+class Known(NamedTuple):
+    """Hashes of one file; "" where one was not computed yet. The names are those of the facts in the cache."""
+
+    sha256: str = ""    # 64 digits
+    old: str = ""       # 8 digits
+    addnet: str = ""    # 64 digits
 
 
 def sha256(path: str | Path, on_progress: Progress | None = None) -> str:
@@ -34,6 +44,8 @@ def old_hash(path: str | Path) -> str:
     """The 8 digits of before 2023, of 64 KiB from 1 MiB on. A file that is shorter gives the hash of what is there."""
     path = Path(path)
     check_file(path)
+    if isinstance(known := CACHE.get(path).get("old"), str):
+        return known
     with path.open("rb") as file:
         file.seek(OLD_START)
         return hashlib.sha256(file.read(OLD_LENGTH)).hexdigest()[:OLD]
@@ -49,6 +61,26 @@ def addnet_hash(path: str | Path, on_progress: Progress | None = None) -> str:
         return _digest(file, 8 + length, size, on_progress)
 
     return _remembered(Path(path), "addnet", without_header)
+
+
+def network_hash(path: str | Path, metadata: Mapping[str, str], on_progress: Progress | None = None) -> str:
+    """The 12 digits by which "Lora hashes" names a network (Civitai's AutoV3).
+
+    What its trainer wrote into the file, or else of a .safetensors file what lies behind the header, of another the whole file:
+    modules of A1111 v1.10.1, extensions-builtin/Lora/network.py: NetworkOnDisk.
+    """
+    written = metadata.get(TRAINERS, "")
+    if len(written) >= NETWORK and not set(written.lower()) - set("0123456789abcdef"):
+        return written.lower()[:NETWORK]
+    whole = addnet_hash if Path(path).suffix.lower() == ".safetensors" else sha256
+    return whole(path, on_progress)[:NETWORK]
+
+
+def known_digests(paths: list[Path]) -> dict[Path, Known]:
+    """Those hashes of the files that were computed before; nothing is read for it."""
+    return {
+        path: Known(*(str(facts.get(fact) or "") for fact in Known._fields)) for path, facts in CACHE.get_all(paths).items()
+    }
 
 
 def known_hashes(paths: list[Path]) -> dict[Path, str]:

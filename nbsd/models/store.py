@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbsd.errors import ModelError
 from nbsd.models import hashes
-from nbsd.models.cache import CACHE
 from nbsd.models.detect import (
     CHECKPOINT,
     UNKNOWN,
     VAE,
     WORDS,
-    family_of,
-    kind_of,
-    lora_family,
 )
-from nbsd.models.weights import check_file, open_weights
+from nbsd.models.scan import Entry as Entry
+from nbsd.models.scan import files, scan, stem
+from nbsd.models.weights import check_file
 from nbsd.recipe import split_title
 
 if TYPE_CHECKING:
@@ -29,22 +26,7 @@ if TYPE_CHECKING:
 
     from nbsd.models.load import Checkpoint
 
-ENDINGS = (".safetensors", ".ckpt", ".pt", ".pth")
-RULES = 2       # raised when detection changes, so that what was remembered is found out anew
-
 Progress = Callable[[int, int], None]       # bytes done, bytes in all; may raise Stopped
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A file of the user's."""
-
-    path: Path
-    title: str          # unique within the scan: the file's name without its ending, or more of the path where two are alike
-    kind: str           # "checkpoint", "vae", "lora", "embedding", "hypernetwork", ..., "unknown"
-    family: str         # "SD 1", ...; empty where the file does not tell
-    size: int           # bytes
-    problem: str = ""   # why it cannot be used; one sentence
 
 
 class Store:
@@ -56,28 +38,12 @@ class Store:
         self._key: tuple[Any, ...] = ()
 
     def files(self) -> list[Path]:
-        """Every file with a model's ending, by name; a folder that is not there has none."""
-        found = {path for folder in self.folders for path in _below(folder)}
-        return sorted(found, key=lambda path: (path.name.lower(), str(path)))
+        """Every model in the folders, by name; a folder that is not there has none."""
+        return files(self.folders)
 
     def scan(self) -> list[Entry]:
-        """The files with what they are, by their headers; what a file was found to be is remembered until it changes."""
-        files = self.files()
-        known = {path: facts.get("seen") for path, facts in CACHE.get_all(files).items()}
-        fresh = {path: _look(path) for path, seen in known.items() if not isinstance(seen, dict) or seen.get("rules") != RULES}
-        if fresh:
-            CACHE.put({path: {"seen": seen} for path, seen in fresh.items()})
-        names = _names(files)
-        entries = []
-        for path in files:
-            seen = fresh.get(path) or known[path] or {}
-            try:
-                size = path.stat().st_size
-            except OSError:     # it went away in the meantime
-                continue
-            kind, family, problem = (str(seen.get(fact, "")) for fact in ("kind", "family", "problem"))
-            entries.append(Entry(path, names[path], kind or UNKNOWN, family, size, problem))
-        return entries
+        """The files with what they are."""
+        return scan(self.files())
 
     def find(self, title: str | Path, kind: str = CHECKPOINT, on_progress: Progress | None = None) -> Path:
         """The file that a recipe means by a path, a name, "name [hash]" or a hash (old 8 digits, 10, 12 or 64 of the SHA-256).
@@ -193,43 +159,9 @@ def _as_path(title: str | Path) -> Path | None:
     return None
 
 
-def _below(folder: Path) -> list[Path]:
-    """Model files in a folder and below, through links too; a folder that links lead to twice is looked at once."""
-    found: list[Path] = []
-    seen: set[str] = set()
-    for root, inner, names in os.walk(folder, followlinks=True):
-        if (real := os.path.realpath(root)) in seen:
-            inner.clear()
-            continue
-        seen.add(real)
-        found += [path for name in names if (path := Path(root, name)).suffix.lower() in ENDINGS and path.is_file()]
-    return found
-
-
-def _look(path: Path) -> dict[str, Any]:
-    """What a file is, by its header."""
-    try:
-        weights = open_weights(path)
-        kind = kind_of(weights)
-        family = family_of(weights.shapes).name if kind == CHECKPOINT else lora_family(weights.shapes)
-        return {"rules": RULES, "kind": kind, "family": family, "problem": ""}
-    except ModelError as error:
-        return {"rules": RULES, "kind": UNKNOWN, "family": "", "problem": str(error)}
-
-
-def _names(files: list[Path]) -> dict[Path, str]:
-    """A name for each file: its own without ending, with the ending where two are alike, else with the folders before it."""
-    names: dict[Path, str] = {}
-    for ways in (lambda path: path.stem, lambda path: path.name, lambda path: f"{path.parent.name}/{path.name}", str):
-        left = [file for file in files if file not in names]
-        called = [ways(file) for file in left]
-        names.update({file: name for file, name in zip(left, called, strict=True) if called.count(name) == 1})
-    return names
-
-
 def _is_called(file: Path, name: str, folders: list[Path]) -> bool:
     wanted = name.replace("\\", "/").lower()
-    names = {file.name, file.stem, f"{file.parent.name}/{file.name}", f"{file.parent.name}/{file.stem}"}
+    names = {file.name, file.stem, stem(file), f"{file.parent.name}/{file.name}", f"{file.parent.name}/{file.stem}"}
     for folder in folders:
         if file.is_relative_to(folder):
             inside = file.relative_to(folder)
@@ -238,14 +170,24 @@ def _is_called(file: Path, name: str, folders: list[Path]) -> bool:
 
 
 def _with_hash(files: list[Path], digest: str, on_progress: Progress | None) -> Path | None:
-    """The file of a hash: known ones first, then the old hash, which is quick, then one file after the other."""
-    known = hashes.known_hashes(files)
-    for file, full in known.items():
-        if full.startswith(digest):
+    """The file of a hash: known ones first, then the old hash, which is quick, then one file after the other.
+
+    12 digits are either of the whole file or of what lies behind its header (Civitai's AutoV3).
+    """
+    files = [file for file in files if file.is_file()]
+    known = hashes.known_digests(files)
+    for file, one in known.items():
+        if any(full.startswith(digest) for full in (one.sha256, one.addnet)) or one.old == digest:
             return file
     if len(digest) == hashes.OLD:
         return next((file for file in files if hashes.old_hash(file) == digest), None)
-    return next((file for file in files if file not in known and hashes.sha256(file, on_progress).startswith(digest)), None)
+    for file in files:
+        if not known[file].sha256 and hashes.sha256(file, on_progress).startswith(digest):
+            return file
+    if len(digest) != hashes.NETWORK:
+        return None
+    bodies = [file for file in files if file.suffix.lower() == ".safetensors" and not known[file].addnet]
+    return next((file for file in bodies if hashes.addnet_hash(file, on_progress).startswith(digest)), None)
 
 
 def _version(path: Path) -> tuple[str, int, int]:

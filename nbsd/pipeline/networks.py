@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import partial
@@ -15,6 +15,7 @@ from nbsd.errors import ModelError, RecipeError, WrongFamilyError
 from nbsd.events import Event, Note
 from nbsd.infotext import quote
 from nbsd.infotext.rules import Leftovers, Written
+from nbsd.match import network_hashes
 from nbsd.models import hashes
 from nbsd.models.detect import HYPERNETWORK, LORA
 from nbsd.models.hypernetworks import Hypernetwork, acting, acts_on, read_hypernetwork
@@ -99,13 +100,13 @@ class Networks:
         """
         prepared = Prepared(checkpoint)
         asked = asked_for(recipe.prompt)
-        loras = [one for one in asked if one.kind == LORA]
+        loras, said = [one for one in asked if one.kind == LORA], network_hashes(recipe)
         known = _places(checkpoint) if loras else {}
         key = []
         for one in loras:
             # Why: the web UI has one object for a name, so of two strengths for it the last one counts, each time.
             one = next(other for other in reversed(loras) if other.name == one.name)
-            path = self._find(one)
+            path = self._find(one, said.get(one.name, ""))
             lora = self._kept(LORA, path, read_lora)
             first = one.name not in prepared.hashes
             prepared.loras.append(Fitted(self._fitted(lora, one, known, checkpoint, report if first else _quiet), one))
@@ -147,8 +148,9 @@ class Networks:
         self._read.move_to_end(key)
         return self._read[key]
 
-    def _find(self, asked: Asked) -> Path:
-        """The file of a name: its own, with or without ending and folder, or for a LoRA the one that its trainer gave it."""
+    def _find(self, asked: Asked, digest: str = "") -> Path:
+        """The file of a name: its own, with or without ending and folder, or for a LoRA the one that its trainer gave it. Where there is
+        none of that name, the file whose hash the recipe says."""
         entries = [entry for entry in self._store.scan() if entry.kind == asked.kind]
         wanted = asked.name.replace("\\", "/")
         named = [entry for entry in entries if _is_called(entry, wanted)] or [
@@ -158,6 +160,9 @@ class Networks:
             named = [entry for entry in entries if _trained_as(entry.path) == asked.name]
         if named:
             return min(named, key=lambda entry: entry.path.suffix != ".safetensors").path
+        if digest:
+            with suppress(ModelError):
+                return self._store.find(digest, asked.kind)
         word = WORDS[asked.kind]
         where = " or ".join(f"'{folder}'" for folder in self._store.folders) or "any folder (none was given)"
         near = get_close_matches(asked.name, [entry.path.stem for entry in entries], n=3, cutoff=0.4)
@@ -184,9 +189,8 @@ def _trained_as(path: Path) -> str:
 
 
 def _digest(path: Path) -> str:
-    """As "Lora hashes" has it: of what lies behind a safetensors header; of the whole file where it is of another format."""
-    whole = hashes.addnet_hash if path.suffix.lower() == ".safetensors" else hashes.sha256
-    return whole(path)[: hashes.NETWORK]
+    """As "Lora hashes" has it."""
+    return hashes.network_hash(path, open_weights(path).metadata)
 
 
 def _version(path: Path) -> tuple[Path, int, int]:

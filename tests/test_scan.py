@@ -1,0 +1,129 @@
+"""Model files as they lie: folders of other programs, the hub's cache, folders that are models; what each is, and what is not looked at."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+
+from nbsd.models import hashes, scan
+from nbsd.models.cache import CACHE, FileCache
+from nbsd.models.store import Store
+
+KEYS = {        # kind -> a key that shows it
+    "vae": ("first_stage_model.decoder.conv_in.weight",),
+    "lora": ("lora_unet_down_blocks_0.lora_down.weight",),
+    "embedding": ("emb_params",),
+    "upscaler": ("conv_first.weight",),
+    "unknown": ("something",),
+}
+
+
+def small(kind: str) -> bytes:
+    keys = KEYS[kind]
+    header = json.dumps({key: {"dtype": "F16", "shape": [1], "data_offsets": [2 * n, 2 * n + 2]} for n, key in enumerate(keys)}).encode()
+    return struct.pack("<Q", len(header)) + header + bytes(2 * len(keys))
+
+
+def put(root: Path, *names: str, kind: str = "lora") -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(small(kind))
+
+
+def titles(*folders: Path) -> list[str]:
+    return [entry.title for entry in Store(folders).scan()]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("kind", KEYS)
+def test_every_kind(tmp_path, kind):
+    put(tmp_path / "m", "a.safetensors", kind=kind)
+    (entry,) = Store([tmp_path / "m"]).scan()
+    assert (entry.kind, entry.size) == (kind, len(small(kind)))
+    assert entry.problem == ""
+
+
+def test_a_checkpoint_has_a_family(tiny_model, tmp_path):
+    (tmp_path / "a.safetensors").symlink_to(tiny_model)
+    (entry,) = Store([tmp_path]).scan()
+    assert (entry.kind, entry.family, entry.digest) == ("checkpoint", "SD 1", "88558282")
+
+
+def test_a_folder_of_a1111_as_it_lies(tmp_path):
+    root = tmp_path / "webui"
+    put(root, "models/Stable-diffusion/anime.safetensors", "models/VAE/fine.vae.pt", "models/Lora/sub/ink.safetensors", "models/hypernetworks/old.pt",
+        "models/ESRGAN/4x.pth", "embeddings/bad.pt", "venv/lib/torch/x.pt", "outputs/y.pt", "extensions/z/model.ckpt")
+    assert sorted(titles(root)) == ["4x", "anime", "bad", "fine.vae", "ink", "old"]
+
+
+def test_a_folder_of_comfyui_as_it_lies(tmp_path):
+    root = tmp_path / "comfy"
+    put(root, "models/checkpoints/anime.safetensors", "models/vae/fine.safetensors", "models/loras/ink.safetensors", "models/embeddings/bad.pt",
+        "models/upscale_models/4x.pth", "input/x.pt", "python_embeded/y.pt")
+    assert sorted(titles(root)) == ["4x", "anime", "bad", "fine", "ink"]
+
+
+def test_attached_data_sets_of_kaggle_are_found_however_deep(tmp_path):
+    put(tmp_path, "input/anime-model/v1/anime.ckpt", "input/some/pytorch/default/1/ink.safetensors")
+    assert titles(tmp_path / "input") == ["anime", "ink"]
+
+
+def test_folders_that_hold_no_models_are_not_entered(tmp_path):
+    put(tmp_path, *(f"{name}/x.pt" for name in scan.NEVER), "models/y.pt")
+    assert titles(tmp_path) == ["y"]
+
+
+def test_the_hubs_cache_shows_models_and_nothing_else(tmp_path):
+    repo = tmp_path / "hub" / "models--owner--anime"
+    put(repo, "blobs/0123")
+    snapshot = repo / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (snapshot / "anime.safetensors").symlink_to(repo / "blobs" / "0123")
+    put(tmp_path / "hub" / "models--owner--words" / "snapshots" / "abc", "pytorch_model.bin", "model.safetensors", kind="unknown")
+    whole = tmp_path / "hub" / "models--owner--whole" / "snapshots" / "abc"
+    put(whole, "unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors")
+    (whole / "model_index.json").write_text("{}")
+    (whole / "unet" / "config.json").write_text('{"cross_attention_dim": 768}')
+    entries = {entry.title: entry for entry in Store([tmp_path / "hub"]).scan()}
+    assert list(entries) == ["owner/whole", "anime"]
+    assert (entries["owner/whole"].path, entries["owner/whole"].kind) == (whole, "checkpoint")
+    assert entries["owner/whole"].size == 2 * len(small("lora"))
+    assert Store([tmp_path / "hub"]).find("owner/whole") == whole
+
+
+def test_a_file_is_shown_with_its_hash(tmp_path):
+    put(tmp_path / "m", "a.safetensors")
+    (entry,) = Store([tmp_path / "m"]).scan()
+    assert entry.digest == hashes.old_hash(entry.path) and len(entry.digest) == 8
+    full = hashes.sha256(entry.path)
+    assert Store([tmp_path / "m"]).scan()[0].digest == full[:10]
+
+
+def test_of_two_thousand_files_a_second_look_opens_none_and_reads_its_memory_once(tmp_path, monkeypatch):
+    put(tmp_path / "m", *(f"{n % 50}/file {n}.safetensors" for n in range(2000)))
+    first = Store([tmp_path / "m"]).scan()
+    opened: list[Path] = []
+    monkeypatch.setattr(scan, "open_weights", lambda path: opened.append(path))
+    monkeypatch.setattr(hashes, "old_hash", lambda path: opened.append(path))
+    reads, read = [], FileCache._read
+    monkeypatch.setattr(FileCache, "_read", lambda self: reads.append(1) or read(self))
+    assert Store([tmp_path / "m"]).scan() == first and len(first) == 2000
+    assert (opened, len(reads)) == ([], 1)
+
+
+def test_a_twelve_digit_hash_is_of_the_whole_file_or_of_what_lies_behind_its_header(tmp_path):
+    put(tmp_path / "m", "a.safetensors", "b.safetensors")
+    (tmp_path / "m" / "a.safetensors").write_bytes(small("lora")[:-1] + b"x")
+    wanted = tmp_path / "m" / "a.safetensors"
+    for digest in (hashes.addnet_hash(wanted)[:12], hashes.sha256(wanted)[:12]):
+        for known in (True, False):
+            if not known:
+                CACHE.path.unlink()
+            assert Store([tmp_path / "m"]).find(digest, "lora") == wanted
