@@ -22,7 +22,7 @@ Choices = tuple[tuple[str, Any], ...]       # (what is shown, the value)
 class Control:
     """One row: which field, what it is called, how it is entered."""
 
-    field: str                  # of Recipe, or of JOB
+    field: str                  # of Recipe, of a part of it ("hires.steps"), or of JOB
     label: str                  # as the web UI calls it
     kind: str                   # a key of KINDS
     group: str = "main"         # "main" is laid out by hand in panel.py; every other group is a section of the Advanced tab
@@ -107,9 +107,9 @@ JOB: tuple[Control, ...] = (
 ELSEWHERE: dict[str, str] = {
     "model": "pickers.py",
     "vae": "pickers.py",
-    "img2img": "form.py keeps what was pasted",
-    "inpaint": "form.py keeps what was pasted",
-    "hires": "form.py keeps what was pasted",
+    "img2img": "modes.py",
+    "inpaint": "modes.py",
+    "hires": "modes.py",
     "version": "form.py keeps what was pasted",
     "unknown": "form.py keeps what was pasted",
 }
@@ -127,7 +127,7 @@ KINDS: dict[str, tuple[type[w.Widget], Callable[[Control], dict[str, Any]]]] = {
 def make(row: Control, parts: Parts) -> w.Widget:
     """The widget of a row, with its label as description: that is what screen readers read."""
     kind, traits = KINDS[row.kind]
-    classes = ("nbsd-control", f"nbsd-field-{row.field}", *row.more_classes, *(["nbsd-yes"] if row.kind == "yes" else []))
+    classes = ("nbsd-control", f"nbsd-field-{row.field.replace('.', '-')}", *row.more_classes, *(["nbsd-yes"] if row.kind == "yes" else []))
     made = parts.make(kind, *classes, description=row.label, **traits(row))
     if row.tip:
         set_tip(made, row.tip)

@@ -13,21 +13,22 @@ from typing import Any
 import ipywidgets as w
 
 from nbsd.recipe import LATEST, Recipe
-from nbsd.ui.controls import CONTROLS, ELSEWHERE, JOB, make, put
+from nbsd.ui.controls import CONTROLS, JOB, make, put
+from nbsd.ui.modes import Modes
 from nbsd.ui.parts import Parts
 from nbsd.ui.pickers import Picker
 
 RANDOM = -1                     # in a seed box
 LARGEST_RANDOM = 4294967294     # the web UI draws below this, modules/processing.py get_fixed_seed
 SETTLE = 0.3                    # seconds without a change after which the page has sent what it held back; a round trip to Colab fits in
-KEPT = tuple(name for name in ELSEWHERE if name not in ("model", "vae"))
 
 
 class Form:
     """Controls for every field of a recipe, and for the size of the job."""
 
     def __init__(self, parts: Parts) -> None:
-        self.by_field: dict[str, w.Widget] = {row.field: make(row, parts) for row in (*CONTROLS, *JOB)}
+        self.modes = Modes(parts)
+        self.by_field: dict[str, w.Widget] = {row.field: make(row, parts) for row in (*CONTROLS, *JOB)} | self.modes.by_field
         self.model = Picker(parts, "Model", "none found yet", ("nbsd-model", "nbsd-field-model"), must=True)
         self.vae = Picker(parts, "VAE", "the model's own", ("nbsd-vae", "nbsd-field-vae"))
         self._kept = Recipe()
@@ -43,13 +44,15 @@ class Form:
     def read(self) -> Recipe:
         """What the controls say; a seed may be -1 here (see `drawn`)."""
         values = {row.field: self.by_field[row.field].value for row in CONTROLS}
-        return replace(self._kept, model=self.model.value, vae=self.vae.value, **values)
+        return self.modes.read(replace(self._kept, model=self.model.value, vae=self.vae.value, **values))
 
     def write(self, recipe: Recipe) -> None:
         """Show a recipe. Without a model in it, the chosen one stays."""
-        self._kept = recipe
+        # The parts have controls; only a hires fix beside a given picture has none: the web UI knows no such thing.
+        self._kept = replace(recipe, img2img=None, inpaint=None, hires=recipe.hires if recipe.img2img else None)
         for row in CONTROLS:
             put(self.by_field[row.field], getattr(recipe, row.field))
+        self.modes.write(recipe)
         if recipe.model is not None:
             self.model.value = recipe.model
         self.vae.value = recipe.vae
@@ -62,7 +65,7 @@ class Form:
 
     def kept(self) -> list[str]:
         """The parts of a pasted recipe that have no control yet, in words."""
-        words = [name for name in ("img2img", "inpaint", "hires") if getattr(self._kept, name) is not None]
+        words = ["hires"] if self._kept.hires is not None else []
         if self._kept.version != LATEST:
             words.append(f"the rules of version {self._kept.version}" if self._kept.version else "the rules of a text without a version")
         return words + [key for key, _ in self._kept.unknown]

@@ -1,0 +1,122 @@
+"""What is made of what: a picture from words, from a picture, from a part of one, or a larger one. And the controls that go with it.
+
+Names and choices: A1111 v1.10.1, modules/ui.py. The rows are like those of controls.py; a row's field is "part.field" of a recipe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+import ipywidgets as w
+
+from nbsd.names import SAMPLER_FACTS, SCHEDULE_NAMES
+from nbsd.recipe import Hires, Img2Img, Inpaint, Recipe, Soft
+from nbsd.ui.controls import Choices, Control, make, put, set_tip
+from nbsd.ui.parts import Parts
+
+TXT2IMG, IMG2IMG, INPAINT, EXTRAS = "txt2img", "img2img", "inpaint", "extras"
+MODES = (TXT2IMG, IMG2IMG, INPAINT, EXTRAS)
+LATENT_UPSCALERS = ("Latent", "Latent (antialiased)", "Latent (bicubic)", "Latent (bicubic antialiased)", "Latent (nearest)",
+                    "Latent (nearest-exact)")
+PLAIN_UPSCALERS = ("None", "Lanczos", "Nearest")
+RESIZE_MODES = ("Just resize", "Crop and resize", "Resize and fill", "Just resize (latent upscale)")
+
+def same(*values: str) -> Choices:
+    """Choices that are shown as they are."""
+    return tuple((value, value) for value in values)
+
+
+IMG2IMG_ROWS: tuple[Control, ...] = (
+    Control("img2img.denoising_strength", "Denoising strength", "number", step=0.05,
+            tip="0 to 1: how much may change; 0 gives the picture back, 1 ignores it"),
+    Control("img2img.resize_mode", "Resize mode", "choice", choices=same(*RESIZE_MODES),
+            tip="What happens when the picture is not as large as Settings say"),
+    Control("img2img.noise_multiplier", "Noise multiplier", "number", step=0.01, tip="1 is usual; less is flatter"),
+    Control("img2img.extra_noise", "Extra noise", "number", step=0.01),
+    Control("img2img.color_correction", "Colour correction", "yes", tip="Give the result the colours of the picture"),
+    Control("img2img.exact_steps", "Exactly as many steps as set", "yes", tip="Else a share of them, the denoising strength"),
+)
+INPAINT_ROWS: tuple[Control, ...] = (
+    Control("inpaint.mask_blur", "Mask blur", "whole", tip="Pixels, 0 to 64"),
+    Control("inpaint.invert", "Mask mode", "choice", choices=(("Inpaint masked", False), ("Inpaint not masked", True))),
+    Control("inpaint.fill", "Masked content", "choice", choices=same("fill", "original", "latent noise", "latent nothing"),
+            tip="What stands under the mask at the start"),
+    Control("inpaint.only_masked", "Inpaint area", "choice", choices=(("Whole picture", False), ("Only masked", True)),
+            tip="Only masked: the part is made at the full size of Settings and put back; all else stays as it is, to the byte"),
+    Control("inpaint.padding", "Only masked padding", "whole", step=4, tip="Pixels around the mask that are looked at"),
+    Control("inpaint.overlay", "Overlay the original", "yes", tip="What is not masked is put back afterwards"),
+    Control("inpaint.round_mask", "Round the mask", "yes", tip="Greys of a mask file become black or white"),
+)
+SOFT_ROWS: tuple[Control, ...] = (
+    Control("soft.schedule_bias", "Schedule bias", "number", step=0.1),
+    Control("soft.preservation_strength", "Preservation strength", "number", step=0.05),
+    Control("soft.transition_contrast_boost", "Transition contrast boost", "number", step=0.5),
+    Control("soft.mask_influence", "Mask influence", "number", step=0.05),
+    Control("soft.difference_threshold", "Difference threshold", "number", step=0.25),
+    Control("soft.difference_contrast", "Difference contrast", "number", step=0.25),
+)
+HIRES_ROWS: tuple[Control, ...] = (
+    Control("hires.upscaler", "Upscaler", "choice", choices=same(*LATENT_UPSCALERS, *PLAIN_UPSCALERS)),
+    Control("hires.denoising_strength", "Denoising strength", "number", step=0.05, tip="0 to 1: how much the second pass may change"),
+    Control("hires.steps", "Hires steps", "whole", tip="0 = as many as in the first pass"),
+    Control("hires.scale", "Upscale by", "number", step=0.05, tip="1 to 4; not used when a width or a height is given"),
+    Control("hires.width", "Resize width to", "whole", step=8, tip="0 = by the scale, or as the height says"),
+    Control("hires.height", "Resize height to", "whole", step=8, tip="0 = by the scale, or as the width says"),
+    Control("hires.sampler", "Hires sampler", "choice", choices=(("Use same sampler", ""), *same(*SAMPLER_FACTS))),
+    Control("hires.schedule", "Hires schedule", "choice", choices=(("Use same scheduler", ""), *same(*SCHEDULE_NAMES))),
+    Control("hires.model", "Hires checkpoint", "choice", choices=(("Use same checkpoint", ""),)),
+    Control("hires.prompt", "Hires prompt (empty = the same)", "lines", rows=2),
+    Control("hires.negative_prompt", "Hires negative prompt (empty = the same)", "lines", rows=2),
+)
+ROWS = (*IMG2IMG_ROWS, *INPAINT_ROWS, *SOFT_ROWS, *HIRES_ROWS)
+_PARTS: dict[str, Callable[..., Any]] = {"img2img": Img2Img, "inpaint": Inpaint, "soft": Soft, "hires": Hires}
+
+
+class Modes:
+    """The switch between the modes, and the controls of what only some of them have."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.by_field: dict[str, w.Widget] = {row.field: make(row, parts) for row in ROWS}
+        self.mode = parts.make(w.ToggleButtons, "nbsd-mode", options=[(name, name) for name in MODES], value=TXT2IMG)
+        self.hires = parts.make(w.Checkbox, "nbsd-control", "nbsd-yes", "nbsd-hires-on", description="Hires. fix", indent=False)
+        self.soft = parts.make(w.Checkbox, "nbsd-control", "nbsd-yes", "nbsd-soft-on", description="Soft inpainting", indent=False)
+        set_tip(self.hires, "Make the picture small first, then larger with more detail")
+        set_tip(self.soft, "The edge of the mask is blended step by step")
+        self.by_field |= {"mode": self.mode, "hires": self.hires, "soft": self.soft}
+        self.write(Recipe())
+
+    def read(self, recipe: Recipe) -> Recipe:
+        """The recipe with the parts of this mode. What a pasted recipe has beside them stays."""
+        mode = self.mode.value
+        if mode in (IMG2IMG, INPAINT):
+            inpaint = None
+            if mode == INPAINT:
+                inpaint = replace(self._part("inpaint"), soft=self._part("soft") if self.soft.value else None)
+            return replace(recipe, img2img=self._part("img2img"), inpaint=inpaint)
+        hires = self._part("hires") if self.hires.value else None
+        return replace(recipe, img2img=None, inpaint=None, hires=hires)
+
+    def write(self, recipe: Recipe) -> None:
+        """Show the parts of a recipe, and the mode that it belongs to; extras stays, where the recipe is one of words alone."""
+        for name, part in (("img2img", recipe.img2img), ("inpaint", recipe.inpaint), ("hires", recipe.hires),
+                           ("soft", recipe.inpaint and recipe.inpaint.soft)):
+            for field in fields(_PARTS[name]):      # type: ignore[arg-type]
+                if (widget := self.by_field.get(f"{name}.{field.name}")) is not None:
+                    put(widget, getattr(part or _PARTS[name](), field.name))
+        self.hires.value = recipe.hires is not None and recipe.img2img is None
+        self.soft.value = recipe.inpaint is not None and recipe.inpaint.soft is not None
+        self.mode.value = INPAINT if recipe.inpaint else IMG2IMG if recipe.img2img else TXT2IMG
+
+    def set_files(self, models: Sequence[str], upscalers: Sequence[str]) -> None:
+        """Offer these checkpoints and these upscalers' files in the hires fix."""
+        for field, first, more in (("hires.model", [("Use same checkpoint", "")], models),
+                                   ("hires.upscaler", [*same(*LATENT_UPSCALERS, *PLAIN_UPSCALERS)], upscalers)):
+            widget, value = self.by_field[field], self.by_field[field].value
+            widget.options = [*first, *((name, name) for name in more)]
+            put(widget, value)
+
+    def _part(self, name: str) -> Any:
+        found = {field: widget.value for field, widget in self.by_field.items() if field.startswith(f"{name}.")}
+        return _PARTS[name](**{field.split(".")[1]: value for field, value in found.items()})
