@@ -20,8 +20,9 @@ from nbsd.outputs import Outputs
 from nbsd.picture import Picture
 from nbsd.recipe import Recipe
 from nbsd.ui import paste
-from nbsd.ui.dispatch import Screen, ScreenJob, route_freely
+from nbsd.ui.dispatch import DOORS, Screen, ScreenJob, route_freely
 from nbsd.ui.form import Form, Settled, drawn
+from nbsd.ui.given import Given
 from nbsd.ui.panel import Panel
 from nbsd.ui.parts import Parts
 from nbsd.ui.pickers import File
@@ -94,7 +95,8 @@ class Studio:
         self._settings = Settings(self.outputs.folder, self._form.values)
         self._form.restore(self._settings.read())
         self._view = View(parts, on_pick=lambda picture: self._screen.post(lambda: self._view.pick(picture)))
-        self._panel = Panel(parts, self._form, self._view)
+        given = Given(parts, self._form.modes, lambda call: self._screen.post(call), self._try, cautious=not DOORS[host.door])
+        self._panel = Panel(parts, self._form, self._view, given)
         self._screen = Screen(self._view.show, self._tick, self._view.fail, host.door)
         self._errands = Worker(self._errand_told)
         self._greeted = False
@@ -140,15 +142,28 @@ class Studio:
 
     # --- making pictures
 
-    def submit(self, recipe: Recipe | None = None, count: int = 1, batch_size: int = 1) -> ScreenJob:
+    def submit(
+        self, recipe: Recipe | None = None, count: int = 1, batch_size: int = 1, image: Any = None, mask: Any = None,
+    ) -> ScreenJob:
         """Start making `count` pictures, `batch_size` at a time, and return at once; without a recipe, what the panel says.
 
         Picture n is made from `recipe.nth(n)`. Read `job.pictures`, `job.done` and `job.error`; `job.stop()` and `job.skip()` act on it.
+        `image` and `mask` (a path, bytes, a PIL picture or a Picture) are what img2img and inpainting change; without them the panel's are.
         """
         recipe = self._complete(recipe if recipe is not None else self._form.read())
+        given = self._given(recipe, image, mask)
         return self._submit(ScreenJob(
-            lambda report, control: self._make(recipe, count, batch_size, report, control), self._screen, batch_size, recipe.width,
+            lambda report, control: self._make(recipe, count, batch_size, given, report, control), self._screen, batch_size, recipe.width,
         ))
+
+    def _given(self, recipe: Recipe, image: Any = None, mask: Any = None) -> dict[str, Any]:
+        """The picture and the mask that a recipe changes, by the names that a model knows them by."""
+        if recipe.img2img is None:
+            return {}
+        if image is None:
+            image, of_the_panel = self._panel.given.pictures(recipe)
+            mask = of_the_panel if mask is None else mask
+        return {"image": image} if mask is None else {"image": image, "mask": mask}
 
     def _complete(self, recipe: Recipe) -> Recipe:
         recipe = drawn(recipe)
@@ -160,13 +175,15 @@ class Studio:
         _WORKER.submit(job)
         return job
 
-    def generate(self, recipe: Recipe | None = None, count: int = 1, batch_size: int = 1) -> list[Picture]:
-        """Make pictures and wait for them. The notebook's stop button and the panel's Interrupt both end it.
+    def generate(
+        self, recipe: Recipe | None = None, count: int = 1, batch_size: int = 1, image: Any = None, mask: Any = None,
+    ) -> list[Picture]:
+        """Make pictures and wait for them; the arguments are those of `submit`. The notebook's stop button and the panel's Interrupt both end it.
 
         Returns the finished pictures, also when Interrupt was pressed. Raises what went wrong as NbsdError, and after the stop button
         a KeyboardInterrupt, so that a loop around it ends too.
         """
-        job = self.submit(recipe, count, batch_size)
+        job = self.submit(recipe, count, batch_size, image, mask)
         try:
             self._wait(job)
         except KeyboardInterrupt:
@@ -191,7 +208,9 @@ class Studio:
         route_freely(self._panel.widget)
         return held_back
 
-    def _make(self, recipe: Recipe, count: int, batch_size: int, report: Report, control: Control) -> None:
+    def _make(
+        self, recipe: Recipe, count: int, batch_size: int, given: dict[str, Any], report: Report, control: Control,
+    ) -> None:
         """The job itself, in the worker's thread."""
         if recipe.model is None:
             raise ModelError(f"no model is chosen: put a model file into {self.folders[0].absolute()}, press Refresh and choose it")
@@ -204,7 +223,8 @@ class Studio:
             report(Loading(what, done, total))
 
         model = self._models().model(recipe, on_progress=loading)
-        for picture in model.make(recipe, count=count, batch_size=batch_size, report=report, control=control, preview=True):
+        made = model.make(recipe, count=count, batch_size=batch_size, report=report, control=control, preview=True, **given)
+        for picture in made:
             saved = self.outputs.save(picture)
             self._learn(recipe, saved.recipe)
             report(Made(saved))
@@ -248,7 +268,7 @@ class Studio:
         def run(report: Report, control: Control) -> None:
             recipe, count, size = asked.get()
             job.batch_size, job.width = size, recipe.width
-            self._make(self._complete(recipe), count, size, report, control)
+            self._make(self._complete(recipe), count, size, self._given(recipe), report, control)
 
         self._asked = job = ScreenJob(run, self._screen)
         self._submit(job)

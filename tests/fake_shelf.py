@@ -40,6 +40,7 @@ class FakeShelf:
     def __init__(self, pause: float = 0.0, entries: tuple[FakeEntry, ...] = ENTRIES, fail: Callable[[Recipe], None] | None = None) -> None:
         self.pause, self.entries, self.fail = pause, entries, fail
         self.asked: list[Recipe] = []
+        self.given: list[tuple[Image.Image | None, Image.Image | None]] = []     # pictures and masks, as the worker gives them
         self.loads = 0      # how many were finished
 
     def scan(self) -> list[FakeEntry]:
@@ -62,7 +63,9 @@ class FakeModel:
 
     def make(
         self, recipe: Recipe, *, count: int, batch_size: int, report: Callable[[Any], None], control: Any, preview: bool,
+        image: Image.Image | None = None, mask: Image.Image | None = None,
     ) -> Iterator[Picture]:
+        self.shelf.given.append((image, mask))
         began = time.monotonic()
         for first in range(0, count, batch_size):
             batch = [recipe.nth(n) for n in range(first, min(first + batch_size, count))]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbsd.recipe import Hires, Recipe
+from nbsd.recipe import Hires, Img2Img, Recipe
 from nbsd.ui.controls import CONTROLS, ELSEWHERE, JOB, KINDS
 from nbsd.ui.form import LARGEST_RANDOM, RANDOM, Form, changed_fields, drawn
 from nbsd.ui.parts import Parts
@@ -78,11 +78,11 @@ def test_nothing_pasted_is_bent(form: Form) -> None:
 
 def test_parts_without_a_control_are_kept_shown_and_dropped() -> None:
     form = Form(Parts())
-    pasted = Recipe(prompt="a", hires=Hires(), version="v1.4.1", unknown=(("Lora hashes", "x: 1"), ("Foo", "bar")))
+    pasted = Recipe(prompt="a", img2img=Img2Img(), hires=Hires(), version="v1.4.1", unknown=(("Lora hashes", "x: 1"), ("Foo", "bar")))
     form.write(pasted)
     assert form.read() == pasted and form.kept() == ["hires", "the rules of version v1.4.1", "Lora hashes", "Foo"]
     form.drop_kept()
-    assert form.read() == Recipe(prompt="a") and form.kept() == []
+    assert form.read() == Recipe(prompt="a", img2img=Img2Img()) and form.kept() == []
 
 
 def test_a_new_panel_draws_a_seed_for_every_job() -> None:

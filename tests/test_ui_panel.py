@@ -12,10 +12,11 @@ import pytest
 from PIL import Image
 
 from nbsd.picture import Picture
-from nbsd.recipe import Hires, Recipe
+from nbsd.recipe import Hires, Img2Img, Recipe
 from nbsd.ui import settings as module
 from nbsd.ui.controls import CONTROLS, JOB
 from nbsd.ui.form import RANDOM, Form
+from nbsd.ui.given import Given
 from nbsd.ui.panel import OTHER_SIZE, SIZES, TABS, Panel
 from nbsd.ui.parts import Parts
 from nbsd.ui.paste import Report
@@ -33,7 +34,9 @@ CLASSES = {f"nbsd-{name}" for name in (
 @pytest.fixture
 def panel() -> Panel:
     parts = Parts()
-    return Panel(parts, Form(parts), View(parts, lambda picture: None))
+    form = Form(parts)
+    given = Given(parts, form.modes, lambda call: call(), lambda act: act())
+    return Panel(parts, form, View(parts, lambda picture: None), given)
 
 
 def everything(widget: w.Widget) -> Iterator[w.Widget]:
@@ -70,7 +73,7 @@ def test_only_core_widgets_and_few_of_them(panel: Panel) -> None:
     widgets = list(everything(panel.widget))
     models = {id(part) for widget in widgets for part in (widget, widget.layout, getattr(widget, "style", widget))}
     assert {type(widget).__module__.split(".")[0] for widget in widgets} == {"ipywidgets"}
-    assert len(models) <= 160
+    assert len(models) <= 240
 
 
 def test_swap(panel: Panel) -> None:
@@ -106,7 +109,7 @@ def test_dice_and_reuse(panel: Panel) -> None:
 
 def test_what_is_kept_without_a_control_is_said_and_can_be_dropped(panel: Panel) -> None:
     assert panel._kept_row.layout.display == "none"
-    panel.form.write(Recipe(hires=Hires(), unknown=(("<b>", "1"),)))
+    panel.form.write(Recipe(img2img=Img2Img(), hires=Hires(), unknown=(("<b>", "1"),)))
     assert "hires, &lt;b&gt;" in panel.kept.value and panel._kept_row.layout.display is None
     panel.drop.click()
     assert panel.kept.value == "" and panel._kept_row.layout.display == "none"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from dataclasses import replace
 
 import ipywidgets as w
 from PIL import Image, ImageChops, ImageDraw
 
-from nbsd.ui.mask import ERASE, MASK, Box, Drawing
-from nbsd.ui.pad import TINT
+from nbsd.ui.brushes import ERASE, TINT, Box, Brush
+from nbsd.ui.mask import Drawing
 from nbsd.ui.parts import Parts
 
 SIDE = 640      # pixels of the preview's longer side at most
@@ -18,19 +20,19 @@ SHADE = 0.55    # how much the mask covers in the preview
 class Boxes:
     """Shows a Drawing over its picture, and a rectangle that two range sliders move."""
 
-    def __init__(self, parts: Parts, drawing: Drawing) -> None:
-        self._drawing = drawing
+    def __init__(self, parts: Parts, drawing: Drawing, brush: Callable[[], Brush]) -> None:
+        self._drawing, self._brush = drawing, brush
         self._small = Image.new("RGB", (8, 8))
         self._preview = parts.make(w.Image, format="jpeg")
         self.across = parts.make(w.IntRangeSlider, "nbsd-control", "nbsd-across", description="From left to right", min=0, max=8, value=(2, 6))
         self.down = parts.make(w.IntRangeSlider, "nbsd-control", "nbsd-down", description="From top to bottom", min=0, max=8, value=(2, 6))
-        self.add = parts.button("Mask the rectangle", "nbsd-box-add", "Mark it as what is to change")
-        self.free = parts.button("Free it", "nbsd-box-free", "Take the rectangle out of the mask")
+        self.add = parts.button("Paint the rectangle", "nbsd-box-add", "As the brush would")
+        self.free = parts.button("Erase it", "nbsd-box-free", "Take what was painted out of the rectangle")
         buttons = parts.row(self.add, self.free)
         sliders = parts.row(self.across, self.down, name="nbsd-sliders")
         self.widget = parts.column("nbsd-boxes", parts.make(w.Box, "nbsd-boxes-picture", children=[self._preview]), sliders, buttons)
-        self.add.on_click(lambda _: self._apply(MASK))
-        self.free.on_click(lambda _: self._apply(ERASE))
+        self.add.on_click(lambda _: self._apply(self._brush()))
+        self.free.on_click(lambda _: self._apply(replace(self._brush(), does=ERASE)))
         for slider in (self.across, self.down):
             slider.observe(lambda _: self.redraw(), "value")
 
@@ -67,6 +69,6 @@ class Boxes:
         shown.save(out, "JPEG", quality=85)
         self._preview.value = out.getvalue()
 
-    def _apply(self, does: str) -> None:
-        self._drawing.rectangle(self.box, does)
+    def _apply(self, brush: Brush) -> None:
+        self._drawing.rectangle(self.box, brush)
         self.redraw()

@@ -5,15 +5,20 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import ipywidgets as w
 from PIL import Image
 
-from nbsd.ui.boxes import Boxes
+from nbsd.ui.brushes import COLOUR, ERASE, MASK, Brush
 from nbsd.ui.controls import set_tip
-from nbsd.ui.mask import COLOUR, ERASE, MASK, Brush, Drawing
-from nbsd.ui.pad import Pad
 from nbsd.ui.parts import Parts
+
+if TYPE_CHECKING:
+    from nbsd.ui.boxes import Boxes
+    from nbsd.ui.mask import Drawing
+    from nbsd.ui.pad import Pad
 
 PATIENCE = 8.0          # seconds from the first look at the canvas until rectangles take its place
 LARGEST = 400           # pixels: the brush's size
@@ -41,10 +46,17 @@ class Editor:
         self._opened = self._chosen = False     # was it ever on the screen; did the user choose between canvas and rectangles?
         self._sketching = False
         self._zoom = 0
-        self.drawing = Drawing(8, 8)
         self._make_widgets()
         self._connect()
-        self._follow()
+
+    @cached_property
+    def drawing(self) -> Drawing:
+        """The pixels. numpy is imported here, long after the panel is on the screen."""
+        from nbsd.ui.mask import Drawing
+
+        drawing = Drawing(8, 8)
+        drawing.watch(self._follow)
+        return drawing
 
     @property
     def on_canvas(self) -> bool:
@@ -96,6 +108,8 @@ class Editor:
     def _use_canvas(self) -> None:
         try:
             if self._pad is None:
+                from nbsd.ui.pad import Pad
+
                 self._pad = Pad(self._parts, self.drawing, lambda: self.brush, self._pad_is_ready, self._asked)
                 timer = threading.Timer(PATIENCE, lambda: self._post(self._give_up))
                 timer.daemon = True
@@ -107,15 +121,16 @@ class Editor:
 
     def _use_boxes(self, why: str = "") -> None:
         if self._boxes is None:
-            self._boxes = Boxes(self._parts, self.drawing)
+            from nbsd.ui.boxes import Boxes
+
+            self._boxes = Boxes(self._parts, self.drawing, lambda: self.brush)
         self._why.value = f"<div>{why}</div>" if why else ""
         self._put(self._boxes.widget, "Brush instead")
 
     def _put(self, shown: w.Widget, other: str) -> None:
         self._place.children = (shown,)
         self.other.description = other
-        for widget in (self._hand, self._zooming):
-            widget.layout.display = None if self.on_canvas else "none"
+        self._dress()
         self._draw_anew()
 
     def _pad_is_ready(self) -> None:
@@ -165,44 +180,32 @@ class Editor:
         self.other = parts.button("Rectangles instead", "nbsd-other-way", "Mask with the brush, or with rectangles")
         self._style, self._why = parts.html("nbsd-sheet"), parts.html("nbsd-hint")
         self._place = parts.make(w.Box, "nbsd-place")
-        self._zooming = self._own(parts.row(self.smaller, self._zoomed, self.larger, name="nbsd-zooming"))
-        self._hand = self._own(parts.row(self.tool, self.colour, name="nbsd-hand"))
-        self._sizes = self._own(parts.row(self.brush_size, self.opacity, name="nbsd-sliders"))
+        hand = parts.row(self.tool, self.colour, name="nbsd-hand")
+        sizes = parts.row(self.brush_size, self.opacity, name="nbsd-sliders")
         steps = parts.row(self.undo, self.redo, self.clear, self.invert, name="nbsd-steps")
-        below = parts.row(self._zooming, self.other, name="nbsd-below")
-        self.widget = self._own(parts.column("nbsd-editor", self._style, self._hand, self._sizes, steps, self._place, below, self._why))
+        below = parts.row(parts.row(self.smaller, self._zoomed, self.larger, name="nbsd-zooming"), self.other, name="nbsd-below")
+        self.widget = parts.column("nbsd-editor", self._style, hand, sizes, steps, self._place, below, self._why)
+        self.widget.layout = w.Layout()     # its own: it comes and goes
         self.widget.add_class(self._name)
-
-    @staticmethod
-    def _own(widget: w.Widget) -> w.Widget:
-        """With a layout of its own, so that it can come and go."""
-        widget.layout = w.Layout()
-        return widget
 
     def _connect(self) -> None:
         self.undo.on_click(lambda _: self._asked("undo"))
         self.redo.on_click(lambda _: self._asked("redo"))
-        self.clear.on_click(lambda _: self._do(self.drawing.clear))
-        self.invert.on_click(lambda _: self._do(self.drawing.invert))
+        self.clear.on_click(lambda _: self._asked("clear"))
+        self.invert.on_click(lambda _: self._asked("invert"))
         self.smaller.on_click(lambda _: self._asked("out"))
         self.larger.on_click(lambda _: self._asked("in"))
         self.other.on_click(lambda _: self._switch())
         self.opacity.observe(lambda _: self._dress(), "value")
         self.tool.observe(lambda _: self._dress(), "value")
-        self.drawing.watch(self._follow)
         set_tip(self.brush_size, "Pixels of the picture; [ and ] on the picture change it")
-
-    def _do(self, change: Callable[[], object]) -> None:
-        change()
-        self.redraw()
 
     def _asked(self, what: str) -> None:
         """What a key, the wheel or a button asks for."""
         match what:
-            case "undo":
-                self._do(self.drawing.undo)
-            case "redo":
-                self._do(self.drawing.redo)
+            case "undo" | "redo" | "clear" | "invert":
+                getattr(self.drawing, what)()
+                self.redraw()
             case "smaller" | "larger":
                 step = max(self.brush_size.value // 6, 1)
                 self.brush_size.value += step if what == "larger" else -step
@@ -224,11 +227,13 @@ class Editor:
             f"<style>.{self._name} .nbsd-pad {{ width: {zoom:.0%} }} .{self._name} .nbsd-pad-mask {{ opacity: {shade:.2f} }}</style>")
         self._zoomed.value = f"{zoom:.0%}"
         self.smaller.disabled, self.larger.disabled = self._zoom == 0, self._zoom == len(ZOOMS) - 1
-        _set_class(self.widget, "nbsd-sketching", self._sketching)
-        _set_class(self.widget, "nbsd-colouring", self.tool.value == COLOUR)
+        set_class(self.widget, "nbsd-on-canvas", self.on_canvas)
+        set_class(self.widget, "nbsd-sketching", self._sketching)
+        set_class(self.widget, "nbsd-colouring", self.tool.value == COLOUR)
 
 
-def _set_class(widget: w.DOMWidget, name: str, on: bool) -> None:
+def set_class(widget: w.DOMWidget, name: str, on: bool) -> None:
+    """Give a widget a CSS class, or take it away."""
     if on:
         widget.add_class(name)
     else:

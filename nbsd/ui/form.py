@@ -77,13 +77,14 @@ class Form:
 
     def values(self) -> dict[str, Any]:
         """All values as plain data, for the settings file."""
-        plain = {name: widget.value for name, widget in self.by_field.items()}
+        # Not the mode: the picture that it changes is gone with the kernel.
+        plain = {name: widget.value for name, widget in self.by_field.items() if name != "mode"}
         return {**plain, "model": self.model.value, "vae": self.vae.value}
 
     def restore(self, values: dict[str, Any]) -> None:
         """Take over what fits of a settings file; what does not is left as it is."""
         for name, widget in self.by_field.items():
-            value = values.get(name)
+            value = values.get(name) if name != "mode" else None
             if type(value) is type(widget.value) or (isinstance(widget, w.FloatText) and type(value) is int):
                 put(widget, value)
         for name, picker in (("model", self.model), ("vae", self.vae)):

@@ -6,17 +6,16 @@ from collections.abc import Callable
 from typing import Any
 
 import ipywidgets as w
-import numpy as np
 from PIL import Image
 
 from nbsd.errors import RecipeError
 from nbsd.recipe import Recipe
 from nbsd.ui import paste
-from nbsd.ui.editor import Editor
-from nbsd.ui.mask import Box
+from nbsd.ui.brushes import Box, Brush
+from nbsd.ui.editor import Editor, set_class
 from nbsd.ui.modes import IMG2IMG, INPAINT, INPAINT_ROWS, SOFT_ROWS, Modes
 from nbsd.ui.parts import Parts
-from nbsd.ui.source import Read, Source, on_white
+from nbsd.ui.source import Source, on_white
 
 SIDES = ("Left", "Right", "Up", "Down")
 OVERLAP = 8     # pixels of the old picture that are made anew beside what is added, so that no seam shows
@@ -28,12 +27,12 @@ class Given:
     """The source picture, the editor over it, and the controls of img2img and inpainting."""
 
     def __init__(
-        self, parts: Parts, modes: Modes, read: Read, post: Callable[[Callable[[], None]], None],
-        tried: Callable[[Callable[[], Any]], None], cautious: bool = False,
+        self, parts: Parts, modes: Modes, post: Callable[[Callable[[], None]], None], tried: Callable[[Callable[[], Any]], None],
+        cautious: bool = False,
     ) -> None:
-        """`read`: a path or bytes to a picture. `post`: runs what writes to the screen. `tried`: runs what may go wrong, and shows it."""
-        self.modes, self._read, self._tried = modes, read, tried
-        self.source = Source(parts, read, self._taken, tried)
+        """`post`: runs what writes to the screen. `tried`: runs what may go wrong, and shows it. `cautious`: see Editor."""
+        self.modes = modes
+        self.source = Source(parts, self._taken, tried)
         self.editor = Editor(parts, post, cautious)
         self._make_widgets(parts)
         self.widget = self._laid_out(parts)
@@ -46,7 +45,7 @@ class Given:
     def painting(self) -> bool:
         """Whether the editor is shown in this mode."""
         mode = self.modes.mode.value
-        return self.source.picture is not None and (mode == INPAINT or mode == IMG2IMG and self.sketching.value)
+        return self.source.picture is not None and (mode == INPAINT or (mode == IMG2IMG and self.sketching.value))
 
     def pictures(self, recipe: Recipe) -> tuple[Image.Image | None, Image.Image | None]:
         """The picture and the mask that a recipe of the panel needs, as they are now. Raises RecipeError where one is missing."""
@@ -67,6 +66,7 @@ class Given:
         """Show what the mode needs."""
         if self.painting:
             self.editor.open(sketching=self.modes.mode.value != INPAINT)
+        set_class(self.widget, "nbsd-has-picture", self.source.picture is not None)
         self.source.preview.layout.display = "none" if self.painting or self.source.picture is None else None
         self.editor.widget.layout.display = None if self.painting else "none"
 
@@ -93,9 +93,11 @@ class Given:
             self._take_mask(path)
 
     def _take_mask(self, source: Any) -> None:
+        from nbsd.images import read_picture
+
         if self.source.picture is None:
             raise RecipeError(f"{NO_PICTURE}; then open its mask")
-        self.editor.load_mask(self._read(source))
+        self.editor.load_mask(read_picture(source))
 
     def _extend(self) -> None:
         """Make the picture larger on some sides, and mask what is new."""
@@ -107,7 +109,7 @@ class Given:
         larger, new = extended(on_white(self.source.picture), **sides)
         self.source.take(larger, f"{self.source.name}, extended")
         for box in new:
-            self.editor.drawing.rectangle(box)
+            self.editor.drawing.rectangle(box, Brush())
         self.editor.redraw()
 
     def _make_widgets(self, parts: Parts) -> None:
@@ -132,8 +134,10 @@ class Given:
         soft = parts.make(w.Box, "nbsd-group", "nbsd-soft-group", children=[by_field[row.field] for row in SOFT_ROWS])
         sides = parts.row(self.by, *self.sides, self.extend, name="nbsd-sides")
         inpaint = parts.column(
-            "nbsd-only-inpaint", mask_file, parts.make(w.Box, "nbsd-group", children=rows), self.modes.soft, soft, sides)
-        return parts.column("nbsd-given", source, self.sketching, self.editor.widget, strength, inpaint)
+            "nbsd-column", parts.make(w.Box, "nbsd-group", children=rows), self.modes.soft, soft, sides)
+        inpaint.add_class("nbsd-only-inpaint")
+        mask_file.add_class("nbsd-only-inpaint")
+        return parts.column("nbsd-given", source, self.sketching, self.editor.widget, mask_file, strength, inpaint)
 
 
 def extended(picture: Image.Image, left: int = 0, right: int = 0, up: int = 0, down: int = 0) -> tuple[Image.Image, list[Box]]:
@@ -141,6 +145,8 @@ def extended(picture: Image.Image, left: int = 0, right: int = 0, up: int = 0, d
 
     What is new repeats the edge: something of the right colours to begin with.
     """
+    import numpy as np
+
     pixels = np.pad(np.asarray(picture), ((up, down), (left, right), (0, 0)), mode="edge")
     height, width = pixels.shape[:2]
     boxes = {

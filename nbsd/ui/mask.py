@@ -11,34 +11,22 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageColor
 
-MASK, ERASE, COLOUR = "mask", "erase", "colour"     # what a brush does; COLOUR masks what it paints as well
+from nbsd.ui.brushes import COLOUR, ERASE, Box, Brush
+
 LEVELS = 100            # changes that can be taken back
 ON, OFF = 255, 0        # a masked pixel, and one that is not
 
-Box = tuple[int, int, int, int]     # left, top, right, bottom in pixels; right and bottom are outside
 
-
-@dataclass(frozen=True)
-class Brush:
-    """What paints: `size` is its diameter in pixels of the picture."""
-
-    does: str = MASK
-    size: float = 32.0
-    colour: str = "#000000"     # of COLOUR, as CSS writes it
-
-
-@dataclass(frozen=True)
-class _Kept:
+class _Kept(NamedTuple):
     """Both layers at one time, packed: a mask is mostly one value, so a hundred of them are small."""
 
     mask: bytes
-    sketch: bytes
+    sketch: bytes | None
 
 
 class Drawing:
@@ -58,7 +46,8 @@ class Drawing:
         """Begin anew, for a picture of this size; nothing of before can be taken back."""
         with self._lock:
             self._mask = np.zeros((height, width), np.uint8)
-            self._sketch = np.zeros((height, width, 4), np.uint8)
+            self._sketch: np.ndarray | None = None      # most drawings have none, and it is large
+            self._before: tuple[np.ndarray, np.ndarray | None] = self._mask, None   # of a stroke
             self._back: deque[_Kept] = deque(maxlen=LEVELS)
             self._forth: list[_Kept] = []
             self._brush: Brush | None = None
@@ -82,7 +71,7 @@ class Drawing:
     def sketch(self) -> Image.Image:
         """The colours, mode RGBA."""
         with self._lock:
-            return Image.fromarray(self._sketch.copy())
+            return Image.new("RGBA", self.size) if self._sketch is None else Image.fromarray(self._sketch.copy())
 
     @property
     def empty(self) -> bool:
@@ -92,7 +81,7 @@ class Drawing:
     @property
     def has_sketch(self) -> bool:
         """True when there is any colour."""
-        return bool(self._sketch[..., 3].any())
+        return self._sketch is not None and bool(self._sketch[..., 3].any())
 
     @property
     def can_undo(self) -> bool:
@@ -126,7 +115,7 @@ class Drawing:
         """Set the brush down at a point of the picture, in pixels from its upper left corner."""
         with self._lock:
             self.end()
-            self._keep()
+            self._before = self._mask.copy(), None if self._sketch is None else self._sketch.copy()     # packed later: a hand waits
             self._brush, self._at = brush, (x, y)
             self._paint((x, y), (x, y))
 
@@ -143,15 +132,17 @@ class Drawing:
             if self._brush is None:
                 return
             self._brush = None
+            self._keep(*self._before)
         self._tell()
 
     # --- other changes
 
-    def rectangle(self, box: Box, does: str = MASK) -> None:
-        """Mask a rectangle, or free it (ERASE)."""
-        left, top, right, bottom = box
+    def rectangle(self, box: Box, brush: Brush) -> None:
+        """Paint a rectangle as this brush would."""
+        left, top, right, bottom = (max(side, 0) for side in box)
         with self._change():
-            self._mask[max(top, 0):max(bottom, 0), max(left, 0):max(right, 0)] = OFF if does == ERASE else ON
+            rows, columns = slice(top, bottom), slice(left, right)
+            self._put(brush, rows, columns, np.ones(self._mask[rows, columns].shape, bool))
         self._tell()
 
     def load(self, mask: Image.Image) -> None:
@@ -167,7 +158,7 @@ class Drawing:
         """Take all away, colours too."""
         with self._change():
             self._mask[:] = OFF
-            self._sketch[:] = 0
+            self._sketch = None
         self._tell()
 
     def invert(self) -> None:
@@ -186,15 +177,15 @@ class Drawing:
 
     # --- inside
 
-    def _step(self, source: Any, target: Any) -> bool:
+    def _step(self, source: deque[_Kept] | list[_Kept], target: deque[_Kept] | list[_Kept]) -> bool:
         with self._lock:
             self.end()
             if not source:
                 return False
-            target.append(self._packed())
+            target.append(_packed(self._mask, self._sketch))
             kept = source.pop()
-            for layer, data in ((self._mask, kept.mask), (self._sketch, kept.sketch)):
-                layer[:] = np.frombuffer(zlib.decompress(data), np.uint8).reshape(layer.shape)
+            self._mask = _unpacked(kept.mask, self._mask.shape)
+            self._sketch = None if kept.sketch is None else _unpacked(kept.sketch, (*self._mask.shape, 4))
         self._tell()
         return True
 
@@ -203,27 +194,28 @@ class Drawing:
         """Keep what is there for `undo`, and let nobody else in meanwhile."""
         with self._lock:
             self.end()
-            self._keep()
+            self._keep(self._mask, self._sketch)
             yield
 
-    def _keep(self) -> None:
-        self._back.append(self._packed())
+    def _keep(self, mask: np.ndarray, sketch: np.ndarray | None) -> None:
+        self._back.append(_packed(mask, sketch))
         self._forth.clear()
-
-    def _packed(self) -> _Kept:
-        return _Kept(zlib.compress(self._mask.tobytes(), 1), zlib.compress(self._sketch.tobytes(), 1))
 
     def _paint(self, start: tuple[float, float], stop: tuple[float, float]) -> None:
         assert self._brush is not None
         where = segment(self.size, start, stop, self._brush.size)
-        if where is None:
-            return
-        rows, columns, inside = where
-        if self._brush.does == COLOUR:
-            self._sketch[rows, columns][inside] = (*ImageColor.getrgb(self._brush.colour)[:3], 255)
-        elif self._brush.does == ERASE:
+        if where is not None:
+            self._put(self._brush, *where)
+
+    def _put(self, brush: Brush, rows: slice, columns: slice, inside: np.ndarray) -> None:
+        """Paint the pixels of a rectangle that are marked in `inside`."""
+        if brush.does == COLOUR:
+            if self._sketch is None:
+                self._sketch = np.zeros((*self._mask.shape, 4), np.uint8)
+            self._sketch[rows, columns][inside] = (*ImageColor.getrgb(brush.colour)[:3], 255)
+        elif brush.does == ERASE and self._sketch is not None:
             self._sketch[rows, columns][inside] = 0
-        self._mask[rows, columns][inside] = OFF if self._brush.does == ERASE else ON
+        self._mask[rows, columns][inside] = OFF if brush.does == ERASE else ON
 
     def _tell(self) -> None:
         for changed in self._watchers:
@@ -250,6 +242,14 @@ def segment(
     if brush <= 1 and left <= x1 < right and top <= y1 < bottom:
         inside[int(y1) - top, int(x1) - left] = True
     return slice(top, bottom), slice(left, right), inside
+
+
+def _packed(mask: np.ndarray, sketch: np.ndarray | None) -> _Kept:
+    return _Kept(zlib.compress(mask, 1), None if sketch is None else zlib.compress(sketch, 1))
+
+
+def _unpacked(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
+    return np.frombuffer(zlib.decompress(data), np.uint8).reshape(shape).copy()
 
 
 def _is_cut_out(mask: Image.Image) -> bool:

@@ -6,7 +6,7 @@ Names and choices: A1111 v1.10.1, modules/ui.py. The rows are like those of cont
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import ipywidgets as w
@@ -67,8 +67,8 @@ HIRES_ROWS: tuple[Control, ...] = (
     Control("hires.sampler", "Hires sampler", "choice", choices=(("Use same sampler", ""), *same(*SAMPLER_FACTS))),
     Control("hires.schedule", "Hires schedule", "choice", choices=(("Use same scheduler", ""), *same(*SCHEDULE_NAMES))),
     Control("hires.model", "Hires checkpoint", "choice", choices=(("Use same checkpoint", ""),)),
-    Control("hires.prompt", "Hires prompt (empty = the same)", "lines", rows=2),
-    Control("hires.negative_prompt", "Hires negative prompt (empty = the same)", "lines", rows=2),
+    Control("hires.prompt", "Hires prompt (empty = the same)", "lines", rows=2, more_classes=("nbsd-wide",)),
+    Control("hires.negative_prompt", "Hires negative prompt (empty = the same)", "lines", rows=2, more_classes=("nbsd-wide",)),
 )
 ROWS = (*IMG2IMG_ROWS, *INPAINT_ROWS, *SOFT_ROWS, *HIRES_ROWS)
 _PARTS: dict[str, Callable[..., Any]] = {"img2img": Img2Img, "inpaint": Inpaint, "soft": Soft, "hires": Hires}
@@ -84,6 +84,7 @@ class Modes:
         self.soft = parts.make(w.Checkbox, "nbsd-control", "nbsd-yes", "nbsd-soft-on", description="Soft inpainting", indent=False)
         set_tip(self.hires, "Make the picture small first, then larger with more detail")
         set_tip(self.soft, "The edge of the mask is blended step by step")
+        self._kept: dict[str, Any] = {name: part() for name, part in _PARTS.items()}    # with what has no control
         self.by_field |= {"mode": self.mode, "hires": self.hires, "soft": self.soft}
         self.write(Recipe())
 
@@ -102,9 +103,10 @@ class Modes:
         """Show the parts of a recipe, and the mode that it belongs to; extras stays, where the recipe is one of words alone."""
         for name, part in (("img2img", recipe.img2img), ("inpaint", recipe.inpaint), ("hires", recipe.hires),
                            ("soft", recipe.inpaint and recipe.inpaint.soft)):
-            for field in fields(_PARTS[name]):      # type: ignore[arg-type]
-                if (widget := self.by_field.get(f"{name}.{field.name}")) is not None:
-                    put(widget, getattr(part or _PARTS[name](), field.name))
+            self._kept[name] = part or _PARTS[name]()
+            for row in ROWS:
+                if row.field.startswith(f"{name}."):
+                    put(self.by_field[row.field], getattr(self._kept[name], row.field.split(".")[1]))
         self.hires.value = recipe.hires is not None and recipe.img2img is None
         self.soft.value = recipe.inpaint is not None and recipe.inpaint.soft is not None
         self.mode.value = INPAINT if recipe.inpaint else IMG2IMG if recipe.img2img else TXT2IMG
@@ -119,4 +121,4 @@ class Modes:
 
     def _part(self, name: str) -> Any:
         found = {field: widget.value for field, widget in self.by_field.items() if field.startswith(f"{name}.")}
-        return _PARTS[name](**{field.split(".")[1]: value for field, value in found.items()})
+        return replace(self._kept[name], **{field.split(".")[1]: value for field, value in found.items()})

@@ -17,14 +17,14 @@ import ipywidgets as w
 import numpy as np
 from PIL import Image
 
-from nbsd.ui.mask import COLOUR, ERASE, Brush, Drawing
+from nbsd.ui.brushes import COLOUR, ERASE, TINT, Brush
+from nbsd.ui.mask import Drawing
 from nbsd.ui.parts import Parts
 
 if TYPE_CHECKING:
     from ipycanvas import Canvas
 
 SIDE = 1024             # pixels of the canvas' longer side at most; a larger picture is painted on at a smaller scale
-TINT = (240, 48, 140)   # of the mask on the screen: rare in pictures, and seen on light and dark
 WHEEL = 150.0           # of the wheel's units, for one step of the zoom
 WHEEL_PAUSE = 0.12      # seconds between two of those: a touch pad sends dozens
 

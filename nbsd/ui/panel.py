@@ -5,12 +5,16 @@ from __future__ import annotations
 import html
 
 import ipywidgets as w
+from PIL import Image
 
 from nbsd.ui.controls import CONTROLS, JOB
 from nbsd.ui.form import RANDOM, Form
+from nbsd.ui.given import Given
+from nbsd.ui.modes import EXTRAS, HIRES_ROWS, IMG2IMG, MODES
 from nbsd.ui.parts import Parts
 from nbsd.ui.paste import Report
 from nbsd.ui.style import CSS
+from nbsd.ui.style_modes import MODES_CSS
 from nbsd.ui.view import View
 
 OTHER_SIZE = "Other"
@@ -19,13 +23,15 @@ EXAMPLE = """masterpiece, 1girl ...
 Negative prompt: lowres ...
 Steps: 28, Sampler: Euler, CFG scale: 12, Seed: 2870305590, ..."""
 TABS = ("Settings", "Advanced", "Paste a recipe")
+SELDOM = ("img2img.noise_multiplier", "img2img.extra_noise", "img2img.color_correction", "img2img.exact_steps",
+          "inpaint.overlay", "inpaint.round_mask")
 
 
 class Panel:
     """All widgets and their places. What the buttons do is the studio's, except for what concerns only the form."""
 
-    def __init__(self, parts: Parts, form: Form, view: View) -> None:
-        self._parts, self.form, self.view = parts, form, view
+    def __init__(self, parts: Parts, form: Form, view: View, given: Given) -> None:
+        self._parts, self.form, self.view, self.given = parts, form, view, given
         self.refresh = parts.button("Refresh", "nbsd-refresh", "Look for model files again")
         self.folder = parts.make(
             w.Text, "nbsd-control", "nbsd-folder", description="More model files in", placeholder="a folder or a file",
@@ -48,6 +54,8 @@ class Panel:
         self.drop = parts.button("Drop these", "nbsd-drop", "Forget the parts that have no control")
         self._kept_row = parts.row(self.kept, self.drop, name="nbsd-tail")
         self._kept_row.layout = w.Layout()      # its own: it comes and goes
+        self.send = {mode: parts.button(f"Send to {mode}", f"nbsd-send-{mode}", f"Make the picture that is shown the source of {mode}")
+                     for mode in MODES[1:]}
         self.tabs = self._tabs()
         self.widget = self._root()
         self._connect()
@@ -65,15 +73,15 @@ class Panel:
     def _root(self) -> w.Widget:
         parts = self._parts
         title = parts.html("nbsd-title", "<b>nbsd studio</b><span>Stable Diffusion in this notebook</span>")
-        places = (self._ask(), self._run(), parts.column("nbsd-set", self.tabs), self._see())
+        places = (self._ask(), self._run(), self.given.widget, parts.column("nbsd-set", self.tabs), self._see())
         body = parts.make(w.Box, "nbsd-body", children=places)
-        return parts.column("nbsd", parts.html("nbsd-sheet", f"<style>{CSS}</style>"), title, body)
+        return parts.column("nbsd", parts.html("nbsd-sheet", f"<style>{CSS}{MODES_CSS}</style>"), title, body)
 
     def _ask(self) -> w.Widget:
         row, form = self._parts.row, self.form
         files = row(form.vae.widget, self.folder, name="nbsd-files")
         model = row(form.model.widget, self.refresh, name="nbsd-tail")
-        return self._parts.column("nbsd-ask", model, self.hint, files, form["prompt"], form["negative_prompt"])
+        return self._parts.column("nbsd-ask", form.modes.mode, model, self.hint, files, form["prompt"], form["negative_prompt"])
 
     def _run(self) -> w.Widget:
         view = self.view
@@ -83,7 +91,8 @@ class Panel:
     def _see(self) -> w.Widget:
         view = self.view
         about = self._parts.row(view.path, view.reuse, name="nbsd-tail")
-        return self._parts.column("nbsd-see", view.frame, about, view.infotext, view.gallery.widget)
+        send = self._parts.row(*self.send.values(), name="nbsd-send")
+        return self._parts.column("nbsd-see", view.frame, about, send, view.infotext, view.gallery.widget)
 
     def _tabs(self) -> w.Tab:
         pages = (self._settings(), self._advanced(), self._paste())
@@ -102,15 +111,19 @@ class Panel:
             row(form["variation_seed"], form["variation_strength"]),
             row(form["ensd"], form["rng"]),
             row(*(form[one.field] for one in JOB)),
+            form.modes.hires,
+            self._parts.make(w.Box, "nbsd-group", "nbsd-hires-group", children=[form[one.field] for one in HIRES_ROWS]),
         ]
 
     def _advanced(self) -> list[w.Widget]:
+        form = self.form
         groups = dict.fromkeys(one.group for one in CONTROLS if one.group != "main")
         found: list[w.Widget] = []
         for group in groups:
             fields = [self.form[one.field] for one in CONTROLS if one.group == group]
             found += [self._parts.html("nbsd-heading", group), self._parts.make(w.Box, "nbsd-group", children=fields)]
-        return found
+        more = [form[name] for name in SELDOM]
+        return [*found, self._parts.html("nbsd-heading", "Changing a picture"), self._parts.make(w.Box, "nbsd-group", children=more)]
 
     def _paste(self) -> list[w.Widget]:
         return [self.text, self._parts.row(self.fill, self.upload), self.understood, self._kept_row]
@@ -122,8 +135,54 @@ class Panel:
         self.swap.on_click(lambda _: self._swap())
         self.drop.on_click(lambda _: form.drop_kept())
         self.sizes.observe(lambda change: self._resize(change["new"]), "value")
+        self.given.size.on_click(lambda _: self.use_size())
+        self.given.source.use.on_click(lambda _: self._send(form.modes.mode.value))
+        self.given.source.blank.on_click(lambda _: self._blank())
+        for mode, button in self.send.items():
+            button.on_click(lambda _, mode=mode: self._send(mode))
+        self.view.reuse.observe(lambda _: self._offer_result(), "disabled")
+        self._offer_result()
+        for switch in (form.modes.mode, form.modes.hires, form.modes.soft, self.given.sketching):
+            switch.observe(lambda _: self._dress(), "value")
+        self._dress()
         form.watch(self._follow)
         self._follow()
+
+    def _send(self, mode: str) -> None:
+        """The picture that is shown becomes the source of a mode; what is made of it is as large."""
+        if (picture := self.view.picture) is not None:
+            name = picture.path.name if picture.path else f"result, seed {picture.recipe.seed}"
+            self.given.send(picture.image, name, mode)
+            if mode != EXTRAS:
+                self.use_size()
+
+    def _blank(self) -> None:
+        self.given.source.take(Image.new("RGB", (self.form["width"].value, self.form["height"].value), "white"), "blank")
+        if self.form.modes.mode.value == IMG2IMG:
+            self.given.sketching.value = True
+
+    def _offer_result(self) -> None:
+        """There is something to send once there is a picture."""
+        for button in (*self.send.values(), self.given.source.use):
+            button.disabled = self.view.reuse.disabled
+
+    def use_size(self) -> None:
+        """Make the result as large as the source picture is."""
+        if self.given.source.picture is not None:
+            for name, side in zip(("width", "height"), self.given.source.picture.size, strict=True):
+                self.form[name].value = max(round(side / 8) * 8, 64)
+
+    def _dress(self) -> None:
+        """Show the controls of the mode and of what is switched on; the style sheet knows which."""
+        modes = self.form.modes
+        on = {f"nbsd-in-{modes.mode.value}"} | {name for name, box in (("nbsd-with-hires", modes.hires), ("nbsd-with-soft", modes.soft))
+                                               if box.value}
+        for name in (*(f"nbsd-in-{mode}" for mode in MODES), "nbsd-with-hires", "nbsd-with-soft"):
+            if name in on:
+                self.widget.add_class(name)
+            else:
+                self.widget.remove_class(name)
+        self.given.follow()
 
     def _swap(self) -> None:
         width, height = self.form["width"], self.form["height"]

@@ -17,17 +17,15 @@ from nbsd.ui.parts import Parts
 LARGEST_UPLOAD = "10 MB"        # of Jupyter's web socket: what is larger vanishes without a word
 SIDE = 640                      # pixels of the preview's longer side at most
 
-Read = Callable[[Any], Image.Image]     # a path or bytes to a picture; raises NbsdError with a sentence
-
 
 class Source:
     """`picture` is a PIL picture or None; `on_change` is called when it is another one. Its widgets are laid out by given.py."""
 
-    def __init__(self, parts: Parts, read: Read, on_change: Callable[[], None], tried: Callable[[Callable[[], Any]], None]) -> None:
+    def __init__(self, parts: Parts, on_change: Callable[[], None], tried: Callable[[Callable[[], Any]], None]) -> None:
         """`tried` runs what a click asks for and shows what goes wrong."""
         self.picture: Image.Image | None = None
         self.name = ""
-        self._read, self._on_change = read, on_change
+        self._on_change = on_change
         self.upload = parts.make(w.FileUpload, "nbsd-source-upload", accept="image/*", multiple=False, description="Open a picture")
         self.path = parts.make(
             w.Text, "nbsd-control", "nbsd-source-path", description="or the path of a file", placeholder="pictures/cat.png",
@@ -56,14 +54,18 @@ class Source:
         self._on_change()
 
     def _uploaded(self) -> None:
+        from nbsd.images import read_picture
+
         for name, data in paste.uploaded(self.upload.value):
             paste.empty(self.upload)
-            self.take(self._read(data), name)
+            self.take(read_picture(data), name)
 
     def _typed(self) -> None:
+        from nbsd.images import read_picture
+
         path = self.path.value.strip().strip("\"'")
         if path:
-            self.take(self._read(path), path)
+            self.take(read_picture(path), path)
 
     def _say(self) -> None:
         if self.picture is None:
