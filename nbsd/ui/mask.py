@@ -245,7 +245,7 @@ def segment(
 
 
 def _packed(mask: np.ndarray, sketch: np.ndarray | None) -> _Kept:
-    return _Kept(zlib.compress(mask, 1), None if sketch is None else zlib.compress(sketch, 1))
+    return _Kept(zlib.compress(mask.tobytes(), 1), None if sketch is None else zlib.compress(sketch.tobytes(), 1))
 
 
 def _unpacked(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
