@@ -25,6 +25,9 @@ def editor(monkeypatch: pytest.MonkeyPatch) -> Editor:
     editor = Editor(Parts(), lambda call: call())
     editor.show(PICTURE)
     editor.open(sketching=False)
+    assert not editor.on_canvas and not editor.on_boxes
+    editor._pad._mask._handle_frontend_event(None, {"event": "client_ready"}, [])
+    assert editor.on_canvas
     return editor
 
 
@@ -218,12 +221,15 @@ def test_another_picture_moves_the_rectangle(editor: Editor) -> None:
 
 # --- which of them
 
-def test_where_no_page_answers_rectangles_come_by_themselves_and_go_when_one_does(editor: Editor, canvases: Canvases) -> None:
-    assert editor.on_canvas
+def test_where_no_page_answers_rectangles_come_by_themselves_and_go_when_one_does() -> None:
+    editor = Editor(Parts(), lambda call: call())
+    editor.show(PICTURE)
+    editor.open(sketching=False)
     editor._give_up()
-    assert not editor.on_canvas and "does not load" in editor._why.value
-    canvases.tell("client_ready")
-    assert editor.on_canvas and editor._why.value == ""
+    assert editor.on_boxes and "does not load" in editor._why.value
+    assert editor._pad_place.children == ()     # a page that cannot show the canvas would show nothing else in its box, ever
+    editor._pad._mask._handle_frontend_event(None, {"event": "client_ready"}, [])
+    assert editor.on_canvas and editor._why.value == "" and editor._pad_place.children == (editor._pad.widget,)
     editor._give_up()
     assert editor.on_canvas
 
@@ -239,7 +245,9 @@ def test_without_ipycanvas_there_are_rectangles(monkeypatch: pytest.MonkeyPatch)
     editor = Editor(Parts(), lambda call: call())
     editor.show(PICTURE)
     editor.open(sketching=False)
-    assert not editor.on_canvas and "does not load" in editor._why.value and editor._boxes is not None
+    assert editor.on_boxes and "does not load" in editor._why.value
+    editor.other.click()
+    assert editor.on_boxes
 
 
 def test_on_colab_rectangles_come_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,8 @@
-"""The mask editor: tools, the canvas, and, where the canvas does not load, rectangles from core widgets."""
+"""The mask editor: tools, the canvas, and, where the canvas does not load, rectangles from core widgets.
+
+A page that cannot load other people's widgets leaves a box that holds one empty for ever, whatever it holds later. So the canvas has a
+box of its own, and gets into it only when a page has said that it is there, or when the user asks for it.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,7 @@ if TYPE_CHECKING:
     from nbsd.ui.mask import Drawing
     from nbsd.ui.pad import Pad
 
-PATIENCE = 8.0          # seconds from the first look at the canvas until rectangles take its place
+PATIENCE = 5.0          # seconds from the first look at the canvas until rectangles take its place
 LARGEST = 400           # pixels: the brush's size
 ZOOMS = (1.0, 1.5, 2.0, 3.0, 4.0)
 NO_CANVAS = "The canvas does not load on this page (it needs the widgets of ipycanvas), so here are rectangles; a mask file works, too."
@@ -44,6 +48,7 @@ class Editor:
         self._pad: Pad | None = None
         self._boxes: Boxes | None = None
         self._opened = self._chosen = False     # was it ever on the screen; did the user choose between canvas and rectangles?
+        self.on_canvas = self.on_boxes = False  # what is shown; neither while a page is asked for the canvas
         self._sketching = False
         self._zoom = 0
         self._make_widgets()
@@ -57,11 +62,6 @@ class Editor:
         drawing = Drawing(8, 8)
         drawing.watch(self._follow)
         return drawing
-
-    @property
-    def on_canvas(self) -> bool:
-        """True while the canvas is shown, False while rectangles are."""
-        return self._pad is not None and self._place.children == (self._pad.widget,)
 
     @property
     def brush(self) -> Brush:
@@ -88,8 +88,12 @@ class Editor:
             self._opened = True
             if self._cautious:
                 self._use_boxes(ON_COLAB)
+            elif self._make_pad():
+                timer = threading.Timer(PATIENCE, lambda: self._post(self._give_up))
+                timer.daemon = True
+                timer.start()
             else:
-                self._use_canvas()
+                self._use_boxes(NO_CANVAS)
 
     def load_mask(self, mask: Image.Image) -> None:
         """Take over a mask from a file."""
@@ -98,49 +102,54 @@ class Editor:
 
     def redraw(self) -> None:
         """Draw what the drawing has."""
-        if self._pad is not None and self.on_canvas:
+        if self._pad is not None:
             self._pad.redraw()
-        elif self._boxes is not None:
+        if self._boxes is not None:
             self._boxes.redraw()
 
     # --- canvas or rectangles
 
-    def _use_canvas(self) -> None:
-        try:
-            if self._pad is None:
+    def _make_pad(self) -> bool:
+        """Offer the canvas to the page, which answers when it has loaded it; False where ipycanvas is not installed."""
+        if self._pad is None:
+            try:
                 from nbsd.ui.pad import Pad
 
                 self._pad = Pad(self._parts, self.drawing, lambda: self.brush, self._pad_is_ready, self._asked)
-                timer = threading.Timer(PATIENCE, lambda: self._post(self._give_up))
-                timer.daemon = True
-                timer.start()
-        except ImportError:
+            except ImportError:
+                return False
+        return True
+
+    def _use_canvas(self) -> None:
+        if not self._make_pad():
             self._use_boxes(NO_CANVAS)
             return
-        self._put(self._pad.widget, "Rectangles instead")
+        assert self._pad is not None
+        self._pad_place.children = (self._pad.widget,)
+        self._choose(canvas=True)
 
     def _use_boxes(self, why: str = "") -> None:
         if self._boxes is None:
             from nbsd.ui.boxes import Boxes
 
             self._boxes = Boxes(self._parts, self.drawing, lambda: self.brush)
-        self._why.value = f"<div>{why}</div>" if why else ""
-        self._put(self._boxes.widget, "Brush instead")
+            self._boxes_place.children = (self._boxes.widget,)
+        self._choose(canvas=False, why=why)
 
-    def _put(self, shown: w.Widget, other: str) -> None:
-        self._place.children = (shown,)
-        self.other.description = other
+    def _choose(self, canvas: bool, why: str = "") -> None:
+        self.on_canvas, self.on_boxes = canvas, not canvas
+        self._why.value = f"<div>{why}</div>" if why else ""
+        self.other.description = "Rectangles instead" if canvas else "Brush instead"
         self._dress()
         self._draw_anew()
 
     def _pad_is_ready(self) -> None:
-        """A page has drawn the canvas. It takes the rectangles' place, unless the user has chosen them."""
-        self._why.value = ""
+        """A page has loaded the canvas. It takes the rectangles' place, unless the user has chosen them."""
         if not self.on_canvas and not self._chosen:
             self._use_canvas()
 
     def _give_up(self) -> None:
-        if self._pad is not None and not self._pad.ready and self.on_canvas:
+        if not self.on_canvas and not self.on_boxes:
             self._use_boxes(NO_CANVAS)
 
     def _switch(self) -> None:
@@ -148,15 +157,14 @@ class Editor:
         if self.on_canvas:
             self._use_boxes()
         else:
-            self._why.value = ""
             self._use_canvas()
 
     def _draw_anew(self) -> None:
         if self._picture is None:
             return
-        if self._pad is not None and self.on_canvas:
+        if self._pad is not None:
             self._pad.show(self._picture)
-        elif self._boxes is not None:
+        if self._boxes is not None:
             self._boxes.show(self._picture)
 
     # --- the tools
@@ -179,12 +187,12 @@ class Editor:
         self._zoomed = parts.html("nbsd-zoomed", "100%")
         self.other = parts.button("Rectangles instead", "nbsd-other-way", "Mask with the brush, or with rectangles")
         self._style, self._why = parts.html("nbsd-sheet"), parts.html("nbsd-hint")
-        self._place = parts.make(w.Box, "nbsd-place")
+        self._pad_place, self._boxes_place = parts.make(w.Box, "nbsd-place"), parts.make(w.Box, "nbsd-boxes-place")
         hand = parts.row(self.tool, self.colour, name="nbsd-hand")
         sizes = parts.row(self.brush_size, self.opacity, name="nbsd-sliders")
         steps = parts.row(self.undo, self.redo, self.clear, self.invert, name="nbsd-steps")
         below = parts.row(parts.row(self.smaller, self._zoomed, self.larger, name="nbsd-zooming"), self.other, name="nbsd-below")
-        self.widget = parts.column("nbsd-editor", self._style, hand, sizes, steps, self._place, below, self._why)
+        self.widget = parts.column("nbsd-editor", self._style, hand, sizes, steps, self._pad_place, self._boxes_place, below, self._why)
         self.widget.layout = w.Layout()     # its own: it comes and goes
         self.widget.add_class(self._name)
 
@@ -228,6 +236,7 @@ class Editor:
         self._zoomed.value = f"{zoom:.0%}"
         self.smaller.disabled, self.larger.disabled = self._zoom == 0, self._zoom == len(ZOOMS) - 1
         set_class(self.widget, "nbsd-on-canvas", self.on_canvas)
+        set_class(self.widget, "nbsd-on-boxes", self.on_boxes)
         set_class(self.widget, "nbsd-sketching", self._sketching)
         set_class(self.widget, "nbsd-colouring", self.tool.value == COLOUR)
 

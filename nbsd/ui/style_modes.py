@@ -50,7 +50,8 @@ MODES_CSS = """
 .nbsd .nbsd-zoomed { text-align: center; font-variant-numeric: tabular-nums; }
 .nbsd .nbsd-place { display: block; width: auto; margin: 0; padding: 0; max-height: min(75vh, 1000px); overflow: auto; border-radius: 6px;
   background: var(--nb-sunk); border: 1px solid var(--nb-line); box-sizing: border-box; }
-.nbsd .nbsd-place:has(> .nbsd-boxes) { border: none; background: none; overflow: visible; max-height: none; }
+.nbsd .nbsd-boxes-place { display: block; width: auto; margin: 0; padding: 0; overflow: visible; }
+.nbsd .nbsd-editor:not(.nbsd-on-canvas) .nbsd-place, .nbsd .nbsd-editor:not(.nbsd-on-boxes) .nbsd-boxes-place { display: none; }
 .nbsd .nbsd-pad { display: grid; overflow: visible; margin: 0; padding: 0; min-width: 0; height: auto; }
 .nbsd .nbsd-pad > * { grid-area: 1 / 1; width: 100%; height: auto; max-width: none; max-height: none; margin: 0; display: block; min-width: 0; }
 .nbsd .nbsd-pad > canvas { touch-action: none; cursor: crosshair; outline-offset: -2px; }
