@@ -83,3 +83,21 @@ _SCHEDULES = (
     ScheduleName("Beta", "beta"),
 )
 SCHEDULE_NAMES: dict[str, ScheduleName] = {row.label: row for row in _SCHEDULES}
+
+# --- changing a given picture: the words of the web UI's page
+
+STRETCH, CROP, FILL, LATENT_RESIZE = "Just resize", "Crop and resize", "Resize and fill", "Just resize (latent upscale)"
+RESIZE_MODES = (STRETCH, CROP, FILL, LATENT_RESIZE)
+FILLED, ORIGINAL, LATENT_NOISE, LATENT_NOTHING = "fill", "original", "latent noise", "latent nothing"
+MASKED_CONTENTS = (FILLED, ORIGINAL, LATENT_NOISE, LATENT_NOTHING)
+# How latents are brought to the size of the second pass: torch's name of the way, and whether it smooths where it makes smaller.
+LATENT_UPSCALERS: dict[str, tuple[str, bool]] = {
+    "Latent": ("bilinear", False),
+    "Latent (antialiased)": ("bilinear", True),
+    "Latent (bicubic)": ("bicubic", False),
+    "Latent (bicubic antialiased)": ("bicubic", True),
+    "Latent (nearest)": ("nearest", False),
+    "Latent (nearest-exact)": ("nearest-exact", False),
+}
+NO_UPSCALER, LANCZOS, NEAREST = "None", "Lanczos", "Nearest"
+IMAGE_UPSCALERS = (NO_UPSCALER, LANCZOS, NEAREST)       # besides model files

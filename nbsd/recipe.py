@@ -26,6 +26,8 @@ class Img2Img:
     extra_noise: float = 0.0                # 0 to 1
     color_correction: bool = False
     exact_steps: bool = False
+    background: str = "#ffffff"             # the colour behind what is transparent in the given picture
+    image_hash: str = ""                    # of the given picture (MD5 of its pixels); a made picture's recipe has it
 
 
 @dataclass(frozen=True, kw_only=True)

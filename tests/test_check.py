@@ -7,6 +7,7 @@ import pytest
 from nbsd import Recipe
 from nbsd.errors import RecipeError
 from nbsd.pipeline.check import CHOICES, LATER, RANGES, check, problems
+from nbsd.recipe import Hires, Img2Img, Inpaint, Soft
 
 WRONG = [
     ({"width": 100}, "width is 100: use a multiple of 8, such as 96"),
@@ -23,6 +24,13 @@ WRONG = [
     ({"schedule": "Karas"}, "no schedule is called 'Karas'; did you mean 'Karras'?"),
     ({"rng": "cpu"}, "no rng is called 'cpu'"),
     ({"clip_skip": 13}, "clip_skip is 13: use a value from 1 to 12"),
+    ({"img2img": Img2Img(denoising_strength=1.5)}, "img2img denoising_strength is 1.5: use a value from 0 to 1"),
+    ({"img2img": Img2Img(resize_mode="Stretch")}, "no img2img resize_mode is called 'Stretch'"),
+    ({"img2img": Img2Img(background="wite")}, "img2img background is 'wite': use a colour such as #ffffff"),
+    ({"img2img": Img2Img(denoising_strength=0.001, exact_steps=True)}, "img2img denoising_strength is 0.001: 20 steps of so little"),
+    ({"inpaint": Inpaint(mask_blur=2.5)}, "inpaint mask_blur is 2.5: use a whole number"),
+    ({"inpaint": Inpaint(fill="latent noice")}, "no inpaint fill is called 'latent noice'; did you mean 'latent noise'?"),
+    ({"inpaint": Inpaint(soft=Soft(mask_influence=2))}, "inpaint soft mask_influence is 2: use a value from 0 to 1"),
     ({"prompt": "a cat <lora:ink:much>"}, "'much' in <lora:ink:much> is no strength: use a number such as 0.8"),
     ({"prompt": "a cat <lora:te=1>"}, "<lora:te=1> names no LoRA"),
     ({"prompt": "a cat <hyper:ink:1>"}, "no network is of the kind 'hyper'"),
@@ -48,8 +56,10 @@ def test_the_defaults_can_be_made():
 
 
 def test_every_number_has_a_range_and_every_name_its_choices():
-    numbers = {field.name for field in fields(Recipe) if field.type in ("int", "float")}
-    words = {field.name for field in fields(Recipe) if field.type == "str"} - {"prompt", "negative_prompt", "version"}
-    assert numbers == set(RANGES)
-    assert words == set(CHOICES)
+    texts = {"prompt", "negative_prompt", "version", "img2img.background", "img2img.image_hash",
+             "hires.prompt", "hires.negative_prompt", "hires.model", "hires.upscaler"}     # the last two are names of files
+    kinds = {"": Recipe, "img2img.": Img2Img, "inpaint.": Inpaint, "inpaint.soft.": Soft, "hires.": Hires}
+    types = {f"{prefix}{field.name}": field.type for prefix, kind in kinds.items() for field in fields(kind)}
+    assert {name for name, kind in types.items() if kind in ("int", "float")} == set(RANGES)
+    assert {name for name, kind in types.items() if kind == "str"} - texts == set(CHOICES)
     assert set(LATER) <= {field.name for field in fields(Recipe)}

@@ -82,10 +82,12 @@ def test_a_picture_whose_latents_differ_fails(tool, tmp_path, capsys, monkeypatc
     assert "e_vae_000: latents: off by 0.01" in capsys.readouterr().out
 
 
-def test_what_nbsd_cannot_do_yet_is_counted_as_failed_and_named(tool, tmp_path, capsys):
-    copied(tmp_path, "e_vae", "e_vae_004")
+def test_what_nbsd_cannot_make_is_counted_as_failed_and_named(tool, tmp_path, capsys):
+    recorded, tensors = copied(tmp_path, "e_vae", "e_vae_000")
+    recorded["cases"][0]["params"]["sampler_name"] = "Another"
+    written(tmp_path, "e_vae", recorded, tensors)
     assert tool.main([str(tmp_path), "--models", str(DATA / "models")]) == 1
-    assert "e_vae_004: not run: this recipe cannot be made: changing a given picture is not supported yet" in capsys.readouterr().out
+    assert "e_vae_000: not run: this recipe cannot be made: no sampler is called 'Another'" in capsys.readouterr().out
 
 
 def test_a_folder_without_cases_is_no_success(tool, tmp_path):

@@ -47,6 +47,7 @@ OPTIONS = {
     "uni_pc_skip_type": "unipc_skip_type", "uni_pc_order": "unipc_order", "uni_pc_lower_order_final": "unipc_lower_order_final",
     "tiling": "tiling", "initial_noise_multiplier": "img2img.noise_multiplier", "img2img_extra_noise": "img2img.extra_noise",
     "img2img_color_correction": "img2img.color_correction", "img2img_fix_steps": "img2img.exact_steps",
+    "img2img_background_color": "img2img.background",
     "overlay_inpaint": "inpaint.overlay",
 }
 CONVERTED_OPTIONS: dict[str, tuple[str, Callable[[Any], Any]]] = {

@@ -34,17 +34,24 @@ def picture(bench: Bench, case: dict[str, Any]) -> float:
     count, size = params.get("batch_size", 1) * params.get("n_iter", 1), params.get("batch_size", 1)
     try:
         if isinstance(params["prompt"], list):
-            made = [one for recipe in own_recipes(case, bench.recorded) for one in model.generate(recipe)]
+            made = [one for recipe in own_recipes(case, bench.recorded) for one in model.generate(recipe, **given(bench, params))]
             return compared(made, bench, case, size)
         recipe = recipe_of(case, bench.recorded)
         if bench.family == "e_2022":        # before the option existed, and run on a CPU
             recipe = replace(recipe, rng="CPU", rules="2022-10")
-        made = model.generate(replace(recipe, prompt=without_missing(recipe.prompt, bench.models)), count=count, batch_size=size)
+        recipe = replace(recipe, prompt=without_missing(recipe.prompt, bench.models))
+        made = model.generate(recipe, count=count, batch_size=size, **given(bench, params))
     except NbsdError as error:
         raise NotRun(" ".join(str(error).split())) from error
     except KeyError as error:
         raise NotRun(f"no field of a recipe for {error}") from error
     return compared(made, bench, case, size)
+
+
+def given(bench: Bench, params: dict[str, Any]) -> dict[str, Path]:
+    """The picture that a case starts from, and its mask."""
+    names = {"image": params.get("init_images", [None])[0], "mask": params.get("mask")}
+    return {role: bench.folder / "inputs" / name for role, name in names.items() if name}
 
 
 def without_missing(prompt: str, models: Path) -> str:

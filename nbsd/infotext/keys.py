@@ -191,7 +191,8 @@ KEYS: tuple[Key, ...] = (
     *_place("Conditional mask weight"),
     value("Clip skip", "clip_skip", whole, lambda recipe: recipe.clip_skip > 1),
     value("ENSD", "ensd", whole, rules.says_ensd),
-    *_place("Token merging ratio", "Token merging ratio hr", "Init image hash"),
+    *_place("Token merging ratio", "Token merging ratio hr"),
+    value("Init image hash", "img2img.image_hash", words),      # the web UI writes it where it keeps the given picture too
     value("RNG", "rng", one_of("GPU", "CPU", "NV"), _changed("rng", "GPU")),
     switch("Tiling", "tiling"),
     # what the web UI adds while it works, in the order of its work
@@ -264,6 +265,7 @@ KEYS: tuple[Key, ...] = (
     switch("Old emphasis", "old_emphasis", never),
     value("Prompt wrap limit", "comma_backtrack", whole),
     value("Resize mode", "img2img.resize_mode", words),
+    value("Background color", "img2img.background", words),
     switch("Color correction", "img2img.color_correction", never),
     switch("Exact steps", "img2img.exact_steps", never),
     switch("Overlay original", "inpaint.overlay", never),

@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterator
 from dataclasses import fields
 from difflib import get_close_matches
+from typing import Any
 
 from nbsd.errors import RecipeError
-from nbsd.names import SAMPLER_FACTS, SCHEDULE_NAMES
+from nbsd.names import MASKED_CONTENTS, RESIZE_MODES, SAMPLER_FACTS, SCHEDULE_NAMES
 from nbsd.pipeline.asked import read_tag
 from nbsd.prompt.networks import split_networks, strip_comments
 from nbsd.prompt.weights import DIALECTS
@@ -42,6 +43,22 @@ RANGES: dict[str, tuple[float, float]] = {
     "ngms": (0, 1000),
     "skip_early_cfg": (0, 1),
     "unipc_order": (1, 50),
+    "img2img.denoising_strength": (0, 1),
+    "img2img.noise_multiplier": (0, 2),
+    "img2img.extra_noise": (0, 1),
+    "inpaint.mask_blur": (0, 256),
+    "inpaint.padding": (0, 8192),
+    "inpaint.soft.schedule_bias": (0, 8),
+    "inpaint.soft.preservation_strength": (0, 8),
+    "inpaint.soft.transition_contrast_boost": (1, 32),
+    "inpaint.soft.mask_influence": (0, 1),
+    "inpaint.soft.difference_threshold": (0, 8),
+    "inpaint.soft.difference_contrast": (0, 8),
+    "hires.scale": (1, 8),
+    "hires.width": (0, 8192),
+    "hires.height": (0, 8192),
+    "hires.steps": (0, 1000),
+    "hires.denoising_strength": (0, 1),
 }
 CHOICES: dict[str, tuple[str, ...]] = {
     "sampler": tuple(SAMPLER_FACTS),
@@ -53,8 +70,13 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "pad_conds": ("off", "on", "v0"),
     "unipc_variant": ("bh1", "bh2", "vary_coeff"),
     "unipc_skip_type": ("time_uniform", "time_quadratic", "logSNR"),
+    "img2img.resize_mode": RESIZE_MODES,
+    "inpaint.fill": MASKED_CONTENTS,
+    "hires.sampler": ("", *SAMPLER_FACTS),      # "": the first pass's
+    "hires.schedule": ("", *SCHEDULE_NAMES),
 }
-LATER = {"img2img": "changing a given picture", "inpaint": "inpainting", "hires": "hires fix"}
+MOST_STEPS = 10_000     # in a schedule of which only the end is run
+LATER = {"hires": "hires fix"}
 
 
 def check(recipe: Recipe, count: int = 1, batch_size: int = 1) -> None:
@@ -70,30 +92,65 @@ def check(recipe: Recipe, count: int = 1, batch_size: int = 1) -> None:
 
 def problems(recipe: Recipe) -> list[str]:
     """What stands in the way of this recipe, a sentence each; empty when nothing does."""
-    return [*_numbers(recipe), *_names(recipe), *_tags(recipe), *_not_yet(recipe)]
+    return [*_numbers(recipe), *_names(recipe), *_strengths(recipe), *_background(recipe), *_tags(recipe), *_not_yet(recipe)]
 
 
 def _numbers(recipe: Recipe) -> Iterator[str]:
-    whole = {field.name for field in fields(Recipe) if field.type == "int"}
-    for name, (least, most) in RANGES.items():
-        value = getattr(recipe, name)
+    for path, (least, most) in RANGES.items():
+        part, field = _part(recipe, path)
+        if part is None:
+            continue
+        name, value = path.replace(".", " "), getattr(part, field)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
             yield f"{name} is {value!r}: use a number"
-        elif name in whole and not _whole(value):
+        elif not _whole(value) and any(one.name == field and one.type == "int" for one in fields(part)):
             yield f"{name} is {value!r}: use a whole number"
         elif not least <= value <= most:
             yield f"{name} is {value}: use a value from {least} to {most}"
-        elif name in ("width", "height") and value % 8:
+        elif path in ("width", "height") and value % 8:
             yield f"{name} is {value}: use a multiple of 8, such as {max(64, round(value / 8) * 8)}"
 
 
 def _names(recipe: Recipe) -> Iterator[str]:
-    for name, choices in CHOICES.items():
-        value = getattr(recipe, name)
+    for path, choices in CHOICES.items():
+        part, field = _part(recipe, path)
+        value = getattr(part, field, choices[0])
         if value not in choices:
             near = get_close_matches(str(value), choices, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; use one of {', '.join(choices)}"
-            yield f"no {name} is called {value!r}{hint}"
+            hint = f"; did you mean {near[0]!r}?" if near else f"; use one of {', '.join(one for one in choices if one)}"
+            yield f"no {path.replace('.', ' ')} is called {value!r}{hint}"
+
+
+def _part(recipe: Recipe, path: str) -> tuple[Any, str]:
+    """The part of a recipe that has a field, None where the recipe has no such part; and the field's name."""
+    *parts, field = path.split(".")
+    found: Any = recipe
+    for name in parts:
+        found = getattr(found, name, None)
+    return found, field
+
+
+def _strengths(recipe: Recipe) -> Iterator[str]:
+    """Exactly so many steps at a low strength are the end of a schedule of very many."""
+    exact: list[tuple[str, Any, Any]] = []
+    if recipe.img2img and recipe.img2img.exact_steps:
+        exact.append(("img2img", recipe.img2img.denoising_strength, recipe.steps))
+    if recipe.hires:
+        exact.append(("hires", recipe.hires.denoising_strength, recipe.hires.steps or recipe.steps))
+    for name, strength, steps in exact:
+        numbers = isinstance(strength, (int, float)) and isinstance(steps, int)
+        if numbers and 0 < strength < 1 and steps / strength > MOST_STEPS:
+            yield f"{name} denoising_strength is {strength}: {steps} steps of so little are the end of too many, use a higher one, or 0"
+
+
+def _background(recipe: Recipe) -> Iterator[str]:
+    from PIL import ImageColor
+
+    if recipe.img2img:
+        try:
+            ImageColor.getrgb(recipe.img2img.background)
+        except (ValueError, AttributeError):
+            yield f"img2img background is {recipe.img2img.background!r}: use a colour such as #ffffff"
 
 
 def _tags(recipe: Recipe) -> Iterator[str]:

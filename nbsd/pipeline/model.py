@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -95,19 +95,24 @@ class Model:
         return f"<nbsd model {self.name!r}, {self.checkpoint.family.name}, {self.compute.words}>"
 
     def generate(
-        self, recipe: Recipe, count: int = 1, batch_size: int = 1, on_step: Callable[[Step], None] | None = None
+        self, recipe: Recipe, count: int = 1, batch_size: int = 1, image: Any = None, mask: Any = None,
+        on_step: Callable[[Step], None] | None = None,
     ) -> list[Picture]:
         """Make `count` pictures, `batch_size` at a time; picture n follows `recipe.nth(n)`. They are not saved.
 
+        `image` is changed as `recipe.img2img` says, and with a `mask`, white where it is to change, as `recipe.inpaint` says; without
+        those, as their defaults say. Each is a path, the bytes of a file, a PIL picture or a `Picture`.
         The model is this one, whatever model the recipe names; each picture's recipe says what made it.
         `on_step` sees each step of the sampler and may raise to end it. Raises RecipeError, OutOfMemory.
         """
-        return list(self.make(recipe, count=count, batch_size=batch_size, on_step=on_step or ignore))
+        return list(self.make(recipe, count=count, batch_size=batch_size, image=image, mask=mask, on_step=on_step or ignore))
 
     def make(
         self,
         recipe: Recipe,
         *,
+        image: Any = None,
+        mask: Any = None,
         count: int = 1,
         batch_size: int = 1,
         report: Callable[[Event], None] = ignore,
@@ -117,7 +122,8 @@ class Model:
     ) -> Iterator[Picture]:
         """As `generate`, a picture at a time; see `pipeline.make.make`."""
         return make(
-            self, recipe, count=count, batch_size=batch_size, report=report, control=control, on_step=on_step, preview=preview
+            self, recipe, image=image, mask=mask, count=count, batch_size=batch_size, report=report, control=control, on_step=on_step,
+            preview=preview,
         )
 
     def require(self, recipe: Recipe) -> None:
@@ -146,6 +152,12 @@ class Model:
         """What the VAE makes of latents [B, 4, h, w] as a sampler leaves them: [B, 3, 8 h, 8 w], nominally -1 to 1."""
         vae = self.checkpoint.vae
         return vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor, return_dict=False)[0]
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """The latents [B, 4, h, w] of pixels [B, 3, H, W], -1 to 1, float32: the middle of the VAE's distribution."""
+        vae = self.checkpoint.vae
+        latents = vae.encode(pixels.to(vae.dtype)).latent_dist.mode() * vae.config.scaling_factor
+        return latents.to(self.compute.latents)
 
     def widen_vae(self) -> bool:
         """Let the VAE compute in float32 from now on; False where it does already."""

@@ -39,13 +39,16 @@ class Texts:
         self.networks: tuple[object, ...] = ()      # what is at work in the text encoder; other networks, other vectors
         self._known: OrderedDict[tuple[object, ...], tuple[Text, ...]] = OrderedDict()
 
-    def positive(self, recipe: Recipe) -> tuple[Part, ...]:
-        """The parts of the prompt, each with its weight; one part where the prompt has no AND."""
-        return tuple(Part(self.timeline(text, recipe), weight) for text, weight in _parts(recipe))
+    def positive(self, recipe: Recipe, first_calls: int | None = None) -> tuple[Part, ...]:
+        """The parts of the prompt, each with its weight; one part where the prompt has no AND.
 
-    def negative(self, recipe: Recipe) -> tuple[Text, ...]:
-        """The negative prompt; AND is plain text there."""
-        return self.timeline(strip_comments(recipe.negative_prompt), recipe)
+        `first_calls`: in the second pass of the hires fix, the planned calls of the first one.
+        """
+        return tuple(Part(self.timeline(text, recipe, first_calls), weight) for text, weight in _parts(recipe))
+
+    def negative(self, recipe: Recipe, first_calls: int | None = None) -> tuple[Text, ...]:
+        """The negative prompt; AND is plain text there. `first_calls`: as in `positive`."""
+        return self.timeline(strip_comments(recipe.negative_prompt), recipe, first_calls)
 
     def empty(self, recipe: Recipe) -> Tensor:
         """The context [77, width] of the empty prompt."""
@@ -72,9 +75,9 @@ class Texts:
             said[:0] = [f"{name.translate(UNSAID)}: {sha256(self.embeddings.path(name))[:NETWORK]}" for name in names]
         return ", ".join(said)
 
-    def timeline(self, text: str, recipe: Recipe) -> tuple[Text, ...]:
-        """The stretches of a text's schedule, encoded together."""
-        timed, how = _timed(text, recipe), _how(recipe)
+    def timeline(self, text: str, recipe: Recipe, first_calls: int | None = None) -> tuple[Text, ...]:
+        """The stretches of a text's schedule, encoded together. `first_calls`: as in `positive`."""
+        timed, how = _timed(text, recipe, first_calls), _how(recipe)
         key = (self.networks, tuple(timed), *how.values())
         if key not in self._known:
             # all texts of one schedule are encoded together: the web UI's emphasis rescales by the mean of the whole tensor
@@ -93,13 +96,15 @@ def _parts(recipe: Recipe) -> list[tuple[str, float]]:
     return [(part.text, part.weight) for part in and_parts(text)] if recipe.dialect == "webui" else [(text, 1.0)]
 
 
-def _timed(text: str, recipe: Recipe) -> list[tuple[int, str]]:
-    """The texts of a schedule, each with the denoiser call until which it holds."""
+def _timed(text: str, recipe: Recipe, first_calls: int | None = None) -> list[tuple[int, str]]:
+    """The texts of a schedule, each with the denoiser call until which it holds. `first_calls`: of a first pass, in the second one."""
     calls = planned_calls(recipe)
     if recipe.rules == OF_2022:
         text = _BREAK.sub("break", text)        # not yet a keyword then; CLIP reads small letters anyway
     if recipe.dialect != "webui":       # NovelAI's language has no prompt editing: its [ ] only weaken
         return [(calls, text)]
+    if first_calls is not None:
+        return prompt_schedule(text, first_calls, calls, old_timelines=recipe.old_prompt_timelines)
     return prompt_schedule(text, calls, old_timelines=recipe.old_prompt_timelines)
 
 

@@ -1,0 +1,67 @@
+"""How far a job is: counts denoiser calls, looks ahead, and says when a preview is due."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from nbsd.events import Event, Progress
+from nbsd.pipeline.preview import PreviewThrottle, cheap_preview
+from nbsd.recipe import Recipe
+from nbsd.sampling import SAMPLERS
+from nbsd.sampling.img2img import img2img_steps
+
+
+class Watch:
+    """Counts denoiser calls and tells how far the job is."""
+
+    def __init__(self, recipe: Recipe, count: int, batch_size: int, report: Callable[[Event], None], preview: bool) -> None:
+        self._report, self._count = report, count
+        self._batches = -(-count // batch_size)
+        self._steps = max(1, calls_of(recipe))
+        self._throttle = PreviewThrottle() if preview else None
+        self._done = 0              # denoiser calls of this job
+        self._began: float | None = None    # when the first call was answered: before it the model may still be warming up
+        self._batch = -1
+
+    def start(self, first: int, batch: Sequence[Recipe]) -> None:
+        self._first, self._seed, self._call, self._batch = first, batch[0].seed, 0, self._batch + 1
+        self._tell(None)
+
+    def called(self, x0: Callable[[], Tensor]) -> None:
+        """A denoiser call was answered; `x0` gives the guess of the clean latents [B, 4, h, w], where a preview is due."""
+        now = time.monotonic()
+        self._call += 1
+        self._done += 1
+        if self._began is None:
+            self._began, self._done = now, 0
+        due = self._throttle is not None and self._throttle.due()
+        self._tell(cheap_preview(x0()[0]) if due else None, now - self._began)
+
+    def _tell(self, preview: bytes | None, seconds: float = 0.0) -> None:
+        rate = self._done / seconds if self._done and seconds > 0 else None
+        steps = max(self._steps, self._call)
+        left = (self._batches - self._batch) * steps - self._call
+        self._report(Progress(
+            picture=self._first, pictures=self._count, step=self._call, steps=steps, seed=self._seed,
+            rate=rate, seconds_left=left / rate if rate else None, preview=preview,
+        ))
+
+
+def calls_of(recipe: Recipe) -> int:
+    """About how many denoiser calls a picture takes, both passes together."""
+    calls = steps_of(recipe) * SAMPLERS[recipe.sampler].model_calls
+    if recipe.hires:
+        second = SAMPLERS[recipe.hires.sampler or recipe.sampler]
+        calls += (recipe.hires.steps or recipe.steps) * second.model_calls
+    return calls
+
+
+def steps_of(recipe: Recipe) -> int:
+    """How many steps the first pass makes."""
+    if recipe.img2img is None:
+        return recipe.steps
+    schedule, t = img2img_steps(recipe.steps, recipe.img2img.denoising_strength, recipe.img2img.exact_steps)
+    return (t if SAMPLERS[recipe.sampler].timesteps else t + 1) if schedule else 0
