@@ -90,7 +90,8 @@ def test_the_modules_are_ready_and_laid_out_channels_last(tiny):
     for module in (tiny.unet, tiny.vae, tiny.text_encoder):
         assert not module.training
         assert not any(weight.requires_grad or weight.is_meta or weight.dtype != torch.float32 for weight in module.parameters())
-    for module in (tiny.unet, tiny.vae):
+    assert tiny.vae.encoder.conv_in.weight.is_contiguous()      # whose group norms are more precise so
+    for module in (tiny.unet, tiny.vae.decoder):
         convolutions = [part.weight for part in module.modules() if isinstance(part, torch.nn.Conv2d)]
         assert len(convolutions) > 20
         assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in convolutions)
