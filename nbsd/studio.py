@@ -21,38 +21,21 @@ from nbsd.picture import Picture
 from nbsd.recipe import Recipe
 from nbsd.ui import paste
 from nbsd.ui.dispatch import DOORS, Screen, ScreenJob, route_freely
+from nbsd.ui.fetching import Fetching, FetchJob
 from nbsd.ui.form import Form, Settled, drawn
+from nbsd.ui.found import Chooser, Entry, Found
 from nbsd.ui.given import Given
+from nbsd.ui.library import Library
 from nbsd.ui.panel import Panel
 from nbsd.ui.parts import Parts
-from nbsd.ui.pickers import File
 from nbsd.ui.settings import Settings
 from nbsd.ui.view import View
 from nbsd.worker import Control, Job, Report, Worker
 
-CHECKPOINT, VAE, UNKNOWN = "checkpoint", "vae", "unknown"      # kinds of files, as `models.detect` names them
 ENDINGS = (".safetensors", ".ckpt")     # what a model file may end in, for the hint
 PATIENCE = 2.0                          # seconds that show() waits for the list of files where no thread can show it
 
 Folders = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
-
-
-class Entry(Protocol):
-    """A file that was found, as `models.store` lists it."""
-
-    @property
-    def title(self) -> str: ...
-
-    @property
-    def path(self) -> Path: ...
-
-    @property
-    def kind(self) -> str:
-        """CHECKPOINT, VAE, UNKNOWN or another."""
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
 
 
 class Shelf(Protocol):
@@ -96,8 +79,11 @@ class Studio:
         self._form.restore(self._settings.read())
         self._view = View(parts, on_pick=lambda picture: self._screen.post(lambda: self._view.pick(picture)))
         given = Given(parts, self._form.modes, lambda call: self._screen.post(call), self._try, cautious=not DOORS[host.door])
-        self._panel = Panel(parts, self._form, self._view, given)
-        self._screen = Screen(self._view.show, self._tick, self._view.fail, host.door)
+        self._library = Library(parts)
+        self._chooser = Chooser(self._form, self._library)
+        self._panel = Panel(parts, self._form, self._view, given, self._library)
+        self._screen = Screen(self._show_event, self._tick, self._view.fail, host.door)
+        self._fetching = Fetching(self._library, self._screen, self.folders[0], self._fetched)
         self._errands = Worker(self._errand_told)
         self._greeted = False
         self._asked: ScreenJob | None = None    # the last job of the Generate button
@@ -203,6 +189,9 @@ class Studio:
         self._screen.between()
         route_freely(self._panel.widget)
 
+    def _show_event(self, job: Job, event: Event) -> None:
+        (self._library if isinstance(job, FetchJob) else self._view).show(job, event)
+
     def _tick(self) -> bool:
         held_back = self._view.tick()
         route_freely(self._panel.widget)
@@ -255,6 +244,7 @@ class Studio:
         view.skip.on_click(lambda _: self._clicked_skip())
         view.reuse.on_click(lambda _: self._clicked_reuse())
         panel.refresh.on_click(lambda _: self._look_for_files())
+        self._library.again.on_click(lambda _: self._look_for_files())
         panel.folder.observe(lambda _: self._look_for_files(), "value")
         panel.fill.on_click(lambda _: self._try(lambda: self.paste(panel.text.value)))
         panel.upload.observe(lambda _: self._try(self._uploaded), "value")
@@ -328,21 +318,21 @@ class Studio:
         if more is not None:
             # The shelf does not look there, so the recipe has to name the whole path.
             found += [(entry, str(entry.path)) for entry in _found([more.parent if more.is_file() else more])]
-        models = [File(entry.title, value, entry.size) for entry, value in found if entry.kind == CHECKPOINT]
-        # What cannot be read is shown too: who looks for a file wants to know why it is not there, and Generate says it.
-        models += [File(f"{entry.title} (not readable)", value, entry.size) for entry, value in found if entry.kind == UNKNOWN]
-        vaes = [File(entry.title, value, entry.size) for entry, value in found if entry.kind == VAE]
-        self._screen.post(lambda: self._show_files(models, vaes, more))
+        self._screen.post(lambda: self._show_files(found, more))
 
-    def _show_files(self, models: Sequence[File], vaes: Sequence[File], more: Path | None) -> None:
-        self._form.model.set_files(models)
-        self._form.vae.set_files(vaes)
-        if more is not None and str(more) in [file.value for file in models]:
+    def _show_files(self, found: Found, more: Path | None) -> None:
+        some = self._chooser.show(found)
+        if more is not None and self._form.model.has(str(more)):
             self._form.model.value = str(more)
-        self._panel.show_hint("" if models else (
+        self._panel.show_hint("" if some else (
             f"No model yet: put a file that ends in {' or '.join(ENDINGS)} into {more or self.folders[0].absolute()} and press Refresh, "
-            "or name another folder."
+            "name another folder, or get one on the page Files."
         ))
+
+    def _fetched(self, path: Path) -> None:
+        """A file has come, in the download's thread."""
+        self._scan()
+        self._screen.post(lambda: self._chooser.came(path))
 
     def _match(self, recipe: Recipe) -> list[str]:
         """Sentences on whether a pasted recipe will give the picture it came from; no model file is read for it."""

@@ -23,6 +23,9 @@ class FakeEntry:
     path: Path
     kind: str
     size: int
+    family: str = ""
+    digest: str = ""
+    problem: str = ""
 
 
 ENTRIES = (

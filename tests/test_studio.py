@@ -408,11 +408,6 @@ def test_libraries_that_cannot_be_loaded_keep_their_first_reason(tmp_path: Path,
             studio.generate(Recipe(model="a"))
 
 
-def test_names_of_kinds_are_those_of_the_store() -> None:
-    detect = pytest.importorskip("nbsd.models.detect")
-    assert (module.CHECKPOINT, module.VAE, module.UNKNOWN) == (detect.CHECKPOINT, detect.VAE, detect.UNKNOWN)
-
-
 def test_two_studios_share_the_device(tmp_path: Path) -> None:
     """A cell that is run again must not load a second copy of the model, nor use the device at the same time."""
     one, two = made(tmp_path), made(tmp_path)

@@ -17,6 +17,7 @@ from nbsd.ui import settings as module
 from nbsd.ui.controls import CONTROLS, JOB
 from nbsd.ui.form import RANDOM, Form
 from nbsd.ui.given import Given
+from nbsd.ui.library import Library
 from nbsd.ui.panel import OTHER_SIZE, SIZES, TABS, Panel
 from nbsd.ui.parts import Parts
 from nbsd.ui.paste import Report
@@ -36,7 +37,7 @@ def panel() -> Panel:
     parts = Parts()
     form = Form(parts)
     given = Given(parts, form.modes, lambda call: call(), lambda act: act())
-    return Panel(parts, form, View(parts, lambda picture: None), given)
+    return Panel(parts, form, View(parts, lambda picture: None), given, Library(parts))
 
 
 def everything(widget: w.Widget) -> Iterator[w.Widget]:

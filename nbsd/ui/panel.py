@@ -10,6 +10,7 @@ from PIL import Image
 from nbsd.ui.controls import CONTROLS, JOB
 from nbsd.ui.form import RANDOM, Form
 from nbsd.ui.given import Given
+from nbsd.ui.library import Library
 from nbsd.ui.modes import EXTRAS, HIRES_ROWS, IMG2IMG, MODES
 from nbsd.ui.parts import Parts
 from nbsd.ui.paste import Report
@@ -22,7 +23,7 @@ SIZES = ((512, 512), (512, 768), (768, 512), (640, 640), (640, 960), (960, 640),
 EXAMPLE = """masterpiece, 1girl ...
 Negative prompt: lowres ...
 Steps: 28, Sampler: Euler, CFG scale: 12, Seed: 2870305590, ..."""
-TABS = ("Settings", "Advanced", "Paste a recipe")
+TABS = ("Settings", "Advanced", "Paste a recipe", "Files")
 SELDOM = ("img2img.noise_multiplier", "img2img.extra_noise", "img2img.color_correction", "img2img.exact_steps",
           "inpaint.overlay", "inpaint.round_mask")
 
@@ -30,8 +31,8 @@ SELDOM = ("img2img.noise_multiplier", "img2img.extra_noise", "img2img.color_corr
 class Panel:
     """All widgets and their places. What the buttons do is the studio's, except for what concerns only the form."""
 
-    def __init__(self, parts: Parts, form: Form, view: View, given: Given) -> None:
-        self._parts, self.form, self.view, self.given = parts, form, view, given
+    def __init__(self, parts: Parts, form: Form, view: View, given: Given, library: Library) -> None:
+        self._parts, self.form, self.view, self.given, self.library = parts, form, view, given, library
         self.refresh = parts.button("Refresh", "nbsd-refresh", "Look for model files again")
         self.folder = parts.make(
             w.Text, "nbsd-control", "nbsd-folder", description="More model files in", placeholder="a folder or a file",
@@ -95,7 +96,7 @@ class Panel:
         return self._parts.column("nbsd-see", view.frame, about, send, view.infotext, view.gallery.widget)
 
     def _tabs(self) -> w.Tab:
-        pages = (self._settings(), self._advanced(), self._paste())
+        pages = (self._settings(), self._advanced(), self._paste(), self.library.page)
         tabs = self._parts.make(w.Tab, children=[self._parts.column("nbsd-page", *page) for page in pages])
         for index, title in enumerate(TABS):
             tabs.set_title(index, title)

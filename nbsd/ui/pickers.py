@@ -19,6 +19,13 @@ class File(NamedTuple):
     title: str      # what is shown, and what the recipe says
     value: str      # what the recipe says: the title, or the path where the title is not enough
     size: int       # bytes
+    family: str = ""
+    digest: str = ""
+
+
+def row_words(title: str, family: str, size: int, digest: str) -> str:
+    """A file in one line: name, family, size, hash."""
+    return "  ·  ".join(part for part in (title, family, size_words(size), digest) if part)
 
 
 class Picker:
@@ -54,7 +61,7 @@ class Picker:
 
     def _show(self, value: str) -> None:
         rows = [] if self._must and self._files else [(self._none, NONE)]
-        rows += [(f"{file.title}  ·  {size_words(file.size)}", file.value) for file in self._files]
+        rows += [(row_words(file.title, file.family, file.size, file.digest), file.value) for file in self._files]
         values = [known for _, known in rows]
         if value and value not in values:
             rows.append((f"{value}  ·  not in the list", value))

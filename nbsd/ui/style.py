@@ -90,16 +90,25 @@ CSS = """
 .nbsd :is(button, input, select, textarea):focus-visible { outline: 2px solid var(--nb-accent) !important; outline-offset: 1px; }
 
 /* progress, messages */
-.nbsd .nbsd-progress { width: auto; height: 8px; margin: 0; }
-.nbsd .nbsd-progress .progress { height: 8px; border-radius: 4px; background: var(--nb-sunk); border: none; box-shadow: none; overflow: hidden; }
-.nbsd .nbsd-progress .progress-bar { background-color: var(--nb-accent); transition: width 0.1s linear; }
-.nbsd .nbsd-progress .progress-bar-danger { background-color: var(--nb-error); }
+.nbsd :is(.nbsd-progress, .nbsd-fetched) { width: auto; height: 8px; margin: 0; }
+.nbsd :is(.nbsd-progress, .nbsd-fetched) .progress { height: 8px; border-radius: 4px; background: var(--nb-sunk); border: none;
+  box-shadow: none; overflow: hidden; }
+.nbsd :is(.nbsd-progress, .nbsd-fetched) .progress-bar { background-color: var(--nb-accent); transition: width 0.1s linear; }
+.nbsd :is(.nbsd-progress, .nbsd-fetched) .progress-bar-danger { background-color: var(--nb-error); }
 .nbsd .nbsd-status { min-height: 19px; color: var(--nb-dim); font-variant-numeric: tabular-nums; }
 .nbsd .nbsd-error [role=alert] { white-space: pre-wrap; padding: 8px 10px; border-radius: 5px; color: var(--nb-text);
   border: 1px solid var(--nb-error); border-left-width: 4px; background: color-mix(in srgb, var(--nb-error) 10%, var(--nb-bg)); }
 .nbsd .nbsd-notes div div, .nbsd .nbsd-hint div div { padding: 6px 10px; border-radius: 5px; background: var(--nb-sunk);
   border-left: 4px solid var(--nb-accent); margin-top: 4px; }
 .nbsd .nbsd-error:not(:has([role])), .nbsd .nbsd-notes:not(:has(div div)), .nbsd .nbsd-hint:not(:has(div div)) { display: none; }
+
+/* files */
+.nbsd .nbsd-list select { font-family: inherit; min-height: 190px; padding: 4px; }
+.nbsd .nbsd-list option { padding: 2px 4px; }
+.nbsd .nbsd-about code { font-size: 12px; background: none; color: var(--nb-dim); padding: 0; user-select: all; }
+.nbsd .nbsd-fetch-status { color: var(--nb-dim); font-variant-numeric: tabular-nums; }
+.nbsd .nbsd-fetch-status [role=alert] { padding: 8px 10px; border-radius: 5px; color: var(--nb-text); border: 1px solid var(--nb-error);
+  border-left-width: 4px; background: color-mix(in srgb, var(--nb-error) 10%, var(--nb-bg)); }
 
 /* tabs */
 .nbsd .widget-tab, .nbsd .jupyter-widget-tab { width: auto; margin: 0; overflow: visible; }

@@ -1,0 +1,80 @@
+"""The files that were found, as the pickers and the library show them, and what choosing one does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from nbsd.ui.form import Form
+from nbsd.ui.library import Library, Row, in_prompt
+from nbsd.ui.pickers import File
+
+CHECKPOINT, VAE, UNKNOWN = "checkpoint", "vae", "unknown"      # kinds of files, as `models.detect` names them
+
+
+class Entry(Protocol):
+    """A file that was found, as `models.scan` lists it."""
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def kind(self) -> str:
+        """CHECKPOINT, VAE, UNKNOWN or another."""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+
+    @property
+    def family(self) -> str: ...
+
+    @property
+    def digest(self) -> str: ...
+
+    @property
+    def problem(self) -> str: ...
+
+
+Found = Sequence[tuple[Entry, str]]     # a file, and what a recipe calls it: its title, or its path where the title is not enough
+
+
+class Chooser:
+    """Shows what was found in the form's pickers and in the library."""
+
+    def __init__(self, form: Form, library: Library) -> None:
+        self._form, self._library = form, library
+        library.use_row = self.use
+
+    def show(self, found: Found) -> bool:
+        """Show these files; False where no model is among them."""
+        # What cannot be read is shown too: who looks for a file wants to know why it is not there, and Generate says it.
+        models = [*_files(found, CHECKPOINT), *_files(found, UNKNOWN, " (not readable)")]
+        self._form.model.set_files(models)
+        self._form.vae.set_files(_files(found, VAE))
+        self._library.set_rows([
+            Row(entry.kind, entry.title, value, entry.size, entry.family, entry.digest, str(entry.path), entry.problem) for entry, value in found])
+        return bool(models)
+
+    def use(self, row: Row) -> None:
+        """Choose a model or a VAE, or put a network or an embedding into the prompt."""
+        if row.kind == CHECKPOINT:
+            self._form.model.value = row.value
+        elif row.kind == VAE:
+            self._form.vae.value = row.value
+        else:
+            self._form["prompt"].value = in_prompt(row, self._form["prompt"].value)
+
+    def came(self, path: Path) -> None:
+        """Choose a file that has just come; a model is then the one that is used."""
+        row = self._library.choose(str(path))
+        if row is not None and row.kind == CHECKPOINT:
+            self.use(row)
+
+
+def _files(found: Found, kind: str, more: str = "") -> list[File]:
+    return [File(entry.title + more, value, entry.size, entry.family, entry.digest) for entry, value in found if entry.kind == kind]
