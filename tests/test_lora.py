@@ -244,7 +244,6 @@ def test_a_file_in_pickle_format_is_the_same_file(tmp_path):
 REFUSED = {
     "a checkpoint": ({"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(1), "cond_stage_model.transformer.x": torch.zeros(1)},
                      "'bad.safetensors' is no LoRA \\(checkpoint\\)"),
-    "OFT": ({"lora_unet_conv_in.oft_blocks": torch.zeros(2, 2, 2)}, "of a kind that nbsd does not know \\(OFT\\)"),
     "halves only": ({"lora_unet_conv_in.lora_up.weight": torch.zeros(2, 2)}, "of a kind that nbsd does not know"),
     "quantised": ({"lora_unet_conv_in.lora_up.weight": torch.zeros(2, 2, dtype=torch.int8)}, "quantised LoRAs are not supported"),
 }

@@ -97,7 +97,7 @@ def test_what_cannot_be_made_is_said_before_any_work(tiny):
         class config:
             num_hidden_layers = 2
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tiny.checkpoint, "text_encoder", Short)
+        patch.setattr(tiny.checkpoint, "text_encoders", (Short,))
         with pytest.raises(RecipeError, match="clip skip is 3: the text encoder of tiny-sd1 has 2 layers"):
             tiny.generate(replace(SMALL, clip_skip=3))
 

@@ -174,13 +174,21 @@ def test_the_tiny_model_cut_off_anywhere(tmp_path, share):
 # Kinds and families
 
 ATTN2 = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
-SD = {UNET + "input_blocks.0.0.weight": (32, 4, 3, 3), UNET + KEY_ATTENTION: (32, 48)}
+SD = {UNET + "input_blocks.0.0.weight": (32, 4, 3, 3), UNET + KEY_ATTENTION: (32, 48), UNET + "input_blocks.1.1.proj_in.weight": (32, 32, 1, 1)}
+XL = {UNET + "input_blocks.0.0.weight": (32, 4, 3, 3), UNET + "label_emb.0.0.weight": (128, 96), "conditioner.embedders.0.x": (1,)}
 CLIP = {"cond_stage_model.transformer.text_model.embeddings.token_embedding.weight": (9, 48)}
 OTHERS = {
     "lora-1": ({f"{ATTN2}.lora_down.weight": (4, 768), f"{ATTN2}.lora_up.weight": (320, 4)}, "lora", "a LoRA for SD 1, not a model.*<lora:lora-1:1>"),
     "lora-2": ({f"{ATTN2}.lora_down.weight": (4, 1024)}, "lora", "a LoRA for SD 2"),
     "lora-xl": ({f"{ATTN2}.lora_down.weight": (4, 2048)}, "lora", "a LoRA for SDXL"),
-    "lora-te": ({"lora_te1_text_model_encoder_layers_0_mlp_fc1.alpha": ()}, "lora", "a LoRA for SDXL"),
+    "lora-te": ({"lora_te2_text_model_encoder_layers_0_mlp_fc1.alpha": ()}, "lora", "a LoRA for SDXL"),
+    "lora-te-1": ({"lora_te1_text_model_encoder_layers_0_mlp_fc1.alpha": ()}, "lora", "is a LoRA, not a model"),    # SD 1's or SDXL's
+    "lora-up-first": ({f"{ATTN2}.lora_up.weight": (320, 4), f"{ATTN2}.lora_down.weight": (4, 768)}, "lora", "a LoRA for SD 1"),
+    "lora-rank-768": ({f"{ATTN2}.lora_up.weight": (320, 768), f"{ATTN2}.lora_down.weight": (768, 2048)}, "lora", "a LoRA for SDXL, "),
+    "lora-te-2": ({"lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": (4, 1024)}, "lora", "a LoRA for SD 2"),
+    "lora-sd3": ({"lora_unet_joint_blocks_0_context_block_mlp_fc1.lora_down.weight": (4, 1536)}, "lora", "a LoRA for SD 3"),
+    "loha-1": ({f"{ATTN2}.hada_w1_a": (320, 4), f"{ATTN2}.hada_w1_b": (4, 768)}, "lora", "a LoRA for SD 1"),
+    "oft": ({"oft_unet_mid_block_attentions_0_proj_in.oft_blocks": (4, 8, 8)}, "lora", "is a LoRA, not a model"),
     "lora-flux": ({"lora_unet_double_blocks_0_img_attn_proj.lora_down.weight": (4, 3072)}, "lora", "a LoRA for Flux"),
     "lora-peft": ({"unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.lora_A.weight": (4, 768)}, "lora", "a LoRA for SD 1"),
     "loha": ({"lora_unet_mid_block_attentions_0_proj_in.hada_w1_a": (8, 8)}, "lora", "is a LoRA, not a model"),
@@ -194,18 +202,27 @@ OTHERS = {
     "upscaler": ({"model.0.weight": (64, 3, 3, 3), "model.1.sub.0.RDB1.conv1.0.weight": (32, 64, 3, 3)}, "upscaler", "an upscaler"),
     "part": ({"down_blocks.0.resnets.0.conv1.weight": (32, 32, 3, 3)}, "part", "one part of a model"),
     "text": ({"text_model.embeddings.token_embedding.weight": (9, 768)}, "text encoder", "a text encoder alone"),
-    "unet": (SD, "unet", "a UNet but no text encoder"),
     "averages": ({"model_ema.diffusion_modelinput_blocks00weight": (1,), **CLIP}, "averages", "running averages"),
-    "sdxl": ({**SD, "conditioner.embedders.0.transformer.x": (1,), "conditioner.embedders.1.model.x": (1,)}, "checkpoint", "family SDXL,"),
-    "refiner": ({**SD, "conditioner.embedders.0.model.x": (1,)}, "checkpoint", "family SDXL refiner,"),
-    "sd2": ({**SD, "cond_stage_model.model.transformer.resblocks.0.x": (1,)}, "checkpoint", "family SD 2,"),
-    "inpainting": ({**SD, **CLIP, UNET + "input_blocks.0.0.weight": (32, 9, 3, 3)}, "checkpoint", "family SD 1 inpainting,"),
-    "pix2pix": ({**SD, **CLIP, UNET + "input_blocks.0.0.weight": (32, 8, 3, 3)}, "checkpoint", "family InstructPix2Pix,"),
+    "depth": ({**SD, **CLIP, "depth_model.x": (1,)}, "checkpoint", "family SD 2 depth,"),
+    "unclip": ({**SD, **CLIP, UNET + "label_emb.0.0.weight": (9, 9)}, "checkpoint", "family SD 2 unCLIP,"),
+    "upscaler-4": ({**SD, **CLIP, UNET + "label_emb.weight": (1000, 9)}, "checkpoint", "family SD x4 upscaler,"),
+    "alt": ({**SD, "cond_stage_model.roberta.x": (1,)}, "checkpoint", "family AltDiffusion,"),
+    "distilled": (XL, "checkpoint", "family distilled SDXL"),
+    "playground": ({**XL, UNET + "middle_block.1.norm.weight": (9,), "edm_mean": (1,)}, "checkpoint", "family Playground v2.5,"),
     "sd3": ({UNET + "joint_blocks.0.context_block.attn.proj.weight": (1,)}, "unet", "family SD 3,"),
+    "sd3-bare": ({"joint_blocks.0.context_block.attn.proj.weight": (1,)}, "unet", "family SD 3,"),
     "flux": ({"double_blocks.0.img_attn.proj.weight": (1,)}, "unet", "family Flux,"),
+    "chroma": ({"distilled_guidance_layer.in_proj.bias": (1,), "double_blocks.0.x": (1,)}, "unet", "family Chroma,"),
+    "pixart": ({"t_block.1.weight": (1,), "blocks.0.x": (1,)}, "unet", "family PixArt,"),
+    "aura": ({UNET + "double_layers.0.attn.w2q.weight": (1,)}, "unet", "family AuraFlow,"),
+    "lumina": ({"cap_embedder.0.weight": (1,)}, "unet", "family Lumina,"),
+    "wan": ({"head.modulation": (1,)}, "unet", "family Wan,"),
+    "qwen": ({"transformer_blocks.0.img_mlp.net.0.proj.weight": (1,)}, "unet", "family Qwen-Image,"),
+    "hunyuan": ({"txt_in.individual_token_refiner.blocks.0.x": (1,)}, "unet", "family Hunyuan,"),
     "video": ({**SD, UNET + "input_blocks.1.0.time_stack.x": (1,), "conditioner.embedders.0.x": (1,)}, "checkpoint", "family Stable Video"),
-    "cascade": ({"down_blocks.0.0.channelwise.0.weight": (1,)}, "part", "family Stable Cascade,"),
-    "five": ({**SD, **CLIP, UNET + "input_blocks.0.0.weight": (32, 5, 3, 3)}, "checkpoint", "input_blocks.0.0.weight with 4 where it has 5"),
+    "cascade": ({"down_blocks.0.0.channelwise.0.weight": (1,)}, "unet", "family Stable Cascade,"),
+    "five": ({**SD, **CLIP, UNET + "input_blocks.0.0.weight": (32, 5, 3, 3)}, "checkpoint", "its UNet reads 5 channels"),
+    "flat": ({**SD, **CLIP, UNET + "input_blocks.0.0.weight": (32,)}, "checkpoint", "for SD 1: .*input_blocks.0.0.weight with 4 dimensions where it has 1"),
     "strange": ({"layer.one": (1,), "layer.two": (2,)}, "unknown", "of no known model family.*for SD 1.*has 2 tensors, e.g. layer.one, layer.two"),
     "nothing": ({}, "unknown", "of no known model family.*0 tensors"),
 }  # fmt: skip

@@ -240,7 +240,7 @@ def test_the_vaes_attention_may_be_stored_as_the_linear_layers_it_is(tiny, tenso
 
 
 CHANGES = {
-    "strangers": (lambda t: t | {f"other.{n}": torch.ones(1) for n in range(5)}, r"5 tensors that have no place in an SD 1 model, e\.g\. other\.0, other\.1, other\.2:"),
+    "strangers": (lambda t: t | {f"other.{n}": torch.ones(1) for n in range(5)}, r"5 tensors that have no place in a model of SD 1, e\.g\. other\.0, other\.1, other\.2:"),
     "a stranger in the UNet": (lambda t: t | {UNET + "label_emb.0.0.weight": torch.ones(1)}, r"1 tensors that have no place in the UNet.*label_emb"),
     "a stranger in a block": (lambda t: t | {UNET + "input_blocks.1.1.transformer_blocks.0.attn3.to_k.weight": torch.ones(1)}, "1 tensors .* in the UNet.*attn3"),
     "a stranger in the VAE": (lambda t: t | {VAE + "encoder.extra": torch.ones(1)}, "1 tensors that have no place in the VAE"),
@@ -302,7 +302,7 @@ def maker():
 
 def test_the_maker_of_checkpoints_makes_the_keys_that_real_ones_have():
     make = maker()
-    keys = set(make.own_rows()) | set(make.schedule()) | {TEXT + "text_model.embeddings.position_ids"}
+    keys = set(make.own_rows()) | set(make.fixed_tensors())
     assert keys == set(open_weights(TINY).tensors)
 
 
@@ -310,12 +310,12 @@ def test_the_maker_of_checkpoints_makes_the_keys_that_real_ones_have():
     ((32, 32, 64, 64), 64, (32, 32, 32, 64), 1), ((64, 32, 32, 128), 192, (64, 64, 32, 32), 3), ((32, 64, 32, 32), 20, (32, 32, 64, 32), 4),
 ])  # fmt: skip
 @torch.no_grad()
-def test_a_model_of_any_width_is_read_by_its_shapes(tmp_path, monkeypatch, widths, context, vae, heads):
+def test_a_model_of_any_width_is_read_by_its_shapes(tmp_path, widths, context, vae, heads):
     make = maker()
-    for name, value in (("WIDTHS", widths), ("CONTEXT", context), ("TEXT_WIDTH", context), ("VAE_WIDTHS", vae), ("TEXT_LAYERS", 3), ("WORDS", 50)):
-        monkeypatch.setattr(make, name, value)
+    texts = (make.TextSizes("cond_stage_model.transformer.text_model", context, 3, words=50),)
+    sizes = make.Sizes(texts, widths, (1, 1, 1, 0), 1, context, linear=False, vae=vae)
     path = tmp_path / "a.safetensors"
-    make.write(path, make.own_rows(), torch.float16)
+    make.write(path, make.own_rows(sizes), torch.float16, sizes)
     model = load_checkpoint(path)
     assert model.unet.config.block_out_channels == widths
     assert model.vae.config.block_out_channels == vae

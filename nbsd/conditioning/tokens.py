@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import html
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from functools import cache, lru_cache
 from importlib.resources import files
@@ -18,12 +19,15 @@ CHUNK = 75              # tokens in a chunk, without start and end
 START, END = 49406, 49407
 BACKTRACK = 20          # the web UI's comma_padding_backtrack
 
+NONE = 0                # what OpenCLIP fills a text up with, behind its end
+
 _MARKERS = {"<|startoftext|>": START, "<|endoftext|>": END}
+_OPEN_MARKERS = {"<start_of_text>": START, "<end_of_text>": END}       # mlfoundations/open_clip, tokenizer.py
 _MARKER = regex.compile(r"(<\|startoftext\|>|<\|endoftext\|>)")
-# CLIP's words (openai/CLIP, clip/simple_tokenizer.py): markers, English endings, runs of letters, single digits, runs of the rest.
-_WORD = regex.compile(
-    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+", regex.IGNORECASE
-)
+# CLIP's words (openai/CLIP, clip/simple_tokenizer.py): English endings, runs of letters, single digits, runs of the rest.
+_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+_WORD = regex.compile(rf"<\|startoftext\|>|<\|endoftext\|>|{_WORDS}", regex.IGNORECASE)
+_OPEN_WORD = regex.compile(rf"<start_of_text>|<end_of_text>|{_WORDS}", regex.IGNORECASE)
 # One bracket of the web UI's old emphasis: what it multiplies the weight by, and what it divides it by.
 _OLD_BRACKETS = {"(": (1.1, 1.0), ")": (1.0, 1.1), "[": (1.0, 1.1), "]": (1.1, 1.0)}
 
@@ -76,6 +80,16 @@ class Vocabulary:
     def bracket_factors(self) -> dict[int, float]:
         """Tokens with brackets, and by how much each changes the weight under the old emphasis."""
         return _bracket_factors()
+
+
+class OpenVocabulary(Vocabulary):
+    """The same vocabulary as OpenCLIP uses it, for SD 2 and SDXL's second text encoder: other markers, HTML unescaped twice."""
+
+    def encode(self, text: str) -> list[int]:
+        found: list[int] = []
+        for word in _OPEN_WORD.findall(html.unescape(html.unescape(ftfy.fix_text(text))).lower()):
+            found += [_OPEN_MARKERS[word]] if word in _OPEN_MARKERS else _merge(word)
+        return found
 
 
 @cache

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor, nn
 from transformers.models.clip.configuration_clip import CLIPTextConfig
-from transformers.models.clip.modeling_clip import CLIPTextModel
+from transformers.models.clip.modeling_clip import CLIPTextModel, CLIPTextModelWithProjection
 
 from nbsd.errors import ModelError
 from nbsd.models.detect import Shapes, check_numbers
-from nbsd.models.families import Family
+from nbsd.models.families import Family, TextPart
 from nbsd.models.keys import (
-    TEXT,
+    OLD_VAE_RULES,
+    OPEN_CLIP_RULES,
+    SAME,
     TEXT_RULES,
     UNET,
     Rule,
     check_complete,
+    parted,
     renamed,
     unet_rules,
     vae_rules,
@@ -56,16 +59,38 @@ def plan_unet(weights: Weights, keys: list[str], family: Family) -> Plan:
 def plan_vae(weights: Weights, keys: list[str], prefix: str, family: Family) -> Plan:
     """`prefix`: what stands before `encoder.` and `decoder.` in the file's keys."""
     config = _config(weights, lambda shapes: vae_config(shapes, prefix, family))
-    with torch.device("meta"):
-        module = AutoencoderKL(**config)
-    return _plan(weights, "the VAE", module, keys, prefix, vae_rules(len(config["block_out_channels"])))
+    return _plan(weights, "the VAE", _on_meta(AutoencoderKL, config), keys, prefix, vae_rules(len(config["block_out_channels"])))
 
 
-def plan_text_encoder(weights: Weights, keys: list[str]) -> Plan:
-    config = _config(weights, text_config)
+def plan_named_vae(weights: Weights, keys: list[str], family: Family) -> Plan:
+    """A VAE's file in diffusers' own layout."""
+    config = _config(weights, lambda shapes: vae_config(shapes, "", family, named=True))
+    return plan_named(weights, "the VAE", _on_meta(AutoencoderKL, config), keys, OLD_VAE_RULES)
+
+
+def plan_text_encoder(weights: Weights, keys: list[str], part: TextPart) -> Plan:
+    """`keys`: those of this text encoder, in the layout of a single-file checkpoint."""
+    if part.open_clip:
+        weights = replace(weights, tensors=parted({key: weights.tensors[key] for key in keys}))
+        keys = list(weights.tensors)
+    config = _config(weights, lambda shapes: text_config(shapes, part))
+    return _plan(weights, "the text encoder", make_text_encoder(config, part), keys, part.prefix, OPEN_CLIP_RULES if part.open_clip else TEXT_RULES)
+
+
+def make_text_encoder(config: Mapping[str, Any], part: TextPart) -> nn.Module:
+    """transformers' text model of a config, without memory."""
     with torch.device("meta"):
-        module = CLIPTextModel(CLIPTextConfig(**config))
-    return _plan(weights, "the text encoder", module, keys, TEXT, TEXT_RULES)
+        return (CLIPTextModelWithProjection if part.pooled else CLIPTextModel)(CLIPTextConfig(**config))
+
+
+def plan_named(weights: Weights, what: str, module: nn.Module, keys: list[str], rules: tuple[Rule, ...] = ()) -> Plan:
+    """The plan of a file whose keys are the module's own names, but for those that the rules change. `what`: in words."""
+    return _plan(weights, what, module, keys, "", (*rules, SAME))
+
+
+def _on_meta(kind: Callable[..., nn.Module], config: Mapping[str, Any]) -> nn.Module:
+    with torch.device("meta"):
+        return kind(**config)
 
 
 def _config(weights: Weights, read: Callable[[Shapes], dict[str, Any]]) -> dict[str, Any]:
@@ -131,12 +156,12 @@ def _number_positions(module: nn.Module, device: torch.device, numbers: Tensor |
             part._buffers[POSITIONS] = (torch.arange(count) if numbers is None else numbers).view(1, count).to(device)
 
 
-def use_positions(module: nn.Module, weights: Weights, device: torch.device) -> None:
-    """Take the position numbers from the file where they stand in it.
+def use_positions(module: nn.Module, weights: Weights, prefix: str, device: torch.device) -> None:
+    """Take the position numbers from the file where they stand in it; `prefix`: of the text encoder's keys.
 
     Why: in some merged models they are off (40.99 for 41, cut to 40), and the web UI computes with what is in the file.
     """
-    stored = next((stored for key, stored in weights.tensors.items() if key.startswith(TEXT) and key.endswith(POSITIONS)), None)
+    stored = next((stored for key, stored in weights.tensors.items() if key.startswith(prefix) and key.endswith(POSITIONS)), None)
     if stored is None:
         return
     with closing(Reader(weights)) as reader:

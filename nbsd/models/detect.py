@@ -15,40 +15,68 @@ Shapes = Mapping[str, tuple[int, ...]]      # key -> shape, from the header
 UNET = "model.diffusion_model."
 CONV_IN = UNET + "input_blocks.0.0.weight"
 FIRST_ATTENTION = UNET + "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+FIRST_PROJECTION = UNET + "input_blocks.1.1.proj_in.weight"
+FOURTH_LEVEL = UNET + "input_blocks.11.0.in_layers.0.weight"
+WITH_VECTOR = UNET + "label_emb.0.0.weight"
 
 
 class Fact(NamedTuple):
-    """A tensor that must be there, and the size of one of its dimensions where that tells something."""
+    """A tensor that must be there, and how many dimensions it has where that tells something."""
 
     key: str                # the whole key, or with "*" at its end the start of one
-    dim: int = 0
-    size: int | None = None
+    rank: int | None = None
 
 
 class Row(NamedTuple):
     family: Family
     facts: tuple[Fact, ...]
+    absent: tuple[str, ...] = ()    # keys that must not be there
 
 
-CLIP_TEXT = Fact("cond_stage_model.transformer.*")
-# First match wins, so the narrow rows stand above the wide ones. Widths are not asked for: small models are models.
+# Models that nbsd does not use: a tensor that only they have, with or without the prefix that a whole checkpoint gives it.
+# Most names are those that diffusers asks for (loaders/single_file_utils.py, CHECKPOINT_KEY_NAMES).
+STRANGERS: tuple[tuple[Family, str], ...] = (
+    (families.VIDEO, "input_blocks.1.0.time_stack.*"),
+    (families.CHROMA, "distilled_guidance_layer.*"),
+    (families.HUNYUAN, "txt_in.individual_token_refiner.*"),
+    (families.HUNYUAN, "mlp_t5.*"),
+    (families.FLUX, "double_blocks.0.*"),
+    (families.FLUX, "single_transformer_blocks.0.*"),
+    (families.SD3, "joint_blocks.0.*"),
+    (families.AURA, "double_layers.0.*"),
+    (families.LUMINA, "cap_embedder.*"),
+    (families.WAN, "head.modulation"),
+    (families.QWEN, "transformer_blocks.0.img_mlp.*"),
+    (families.LTX, "patchify_proj.*"),
+    (families.SANA, "blocks.0.cross_attn.q_linear.*"),
+    (families.SANA, "blocks.0.mlp.inverted_conv.*"),
+    (families.PIXART, "t_block.1.*"),
+    (families.PIXART, "adaln_single.linear.*"),
+    (families.CASCADE, "down_blocks.0.0.channelwise.*"),
+    (families.CASCADE, "clip_txt_mapper.*"),
+    (families.KANDINSKY, "encoder_hid_proj.image_embeds.*"),
+    (families.KANDINSKY, "clip_to_seq.*"),
+)
+# First match wins, so strange models stand above the used ones, of which each fits one row only. Widths are not asked for: small
+# models are models.
 ROWS: tuple[Row, ...] = (
-    Row(families.VIDEO, (Fact(UNET + "input_blocks.1.0.time_stack.*"),)),
-    Row(families.SDXL, (Fact(CONV_IN), Fact("conditioner.embedders.1.*"))),
-    Row(families.SDXL_REFINER, (Fact(CONV_IN), Fact("conditioner.embedders.0.*"))),
-    Row(families.SD2, (Fact(CONV_IN), Fact("cond_stage_model.model.*"))),
-    Row(families.SD1_INPAINTING, (Fact(CONV_IN, 1, 9), CLIP_TEXT)),
-    Row(families.SD1_PIX2PIX, (Fact(CONV_IN, 1, 8), CLIP_TEXT)),
-    Row(families.SD1, (Fact(CONV_IN, 1, 4), Fact(FIRST_ATTENTION), CLIP_TEXT)),
-    Row(families.SD3, (Fact(UNET + "joint_blocks.0.*"),)),
-    Row(families.SD3, (Fact("joint_blocks.0.*"),)),
-    Row(families.FLUX, (Fact(UNET + "double_blocks.0.*"),)),
-    Row(families.FLUX, (Fact("double_blocks.0.*"),)),
-    Row(families.CASCADE, (Fact("down_blocks.0.0.channelwise.*"),)),
+    *(Row(family, (Fact(prefix + key),)) for family, key in STRANGERS for prefix in (UNET, "")),
+    Row(families.PLAYGROUND, (Fact("edm_mean"),)),
+    Row(families.SD2_DEPTH, (Fact("depth_model.*"),)),
+    Row(families.SD2_UNCLIP, (Fact(WITH_VECTOR, 2), Fact(FIRST_ATTENTION))),
+    Row(families.SD_UPSCALER, (Fact(UNET + "label_emb.weight"),)),
+    Row(families.ALT_DIFFUSION, (Fact("cond_stage_model.roberta.*"),)),
+    Row(families.SSD, (Fact(WITH_VECTOR),), absent=(UNET + "middle_block.1.norm.weight",)),
+    Row(families.SDXL_REFINER, (Fact(CONV_IN, 4), Fact(WITH_VECTOR, 2), Fact(FOURTH_LEVEL, 1))),
+    Row(families.SDXL, (Fact(CONV_IN, 4), Fact(WITH_VECTOR, 2)), absent=(FOURTH_LEVEL,)),
+    Row(families.SD2, (Fact(CONV_IN, 4), Fact(FIRST_ATTENTION, 2), Fact(FIRST_PROJECTION, 2))),
+    Row(families.SD1, (Fact(CONV_IN, 4), Fact(FIRST_ATTENTION, 2), Fact(FIRST_PROJECTION, 4))),
 )
 
 # Width of the text that the UNet of a family attends to; also tells whose LoRA a LoRA is.
-CONTEXTS = {768: families.SD1, 1024: families.SD2, 2048: families.SDXL}
+CONTEXTS = {768: families.SD1, 1024: families.SD2, 2048: families.SDXL, 1280: families.SDXL_REFINER}
+TEXT_WIDTHS = {768: families.SD1, 1024: families.SD2}
+CHOOSE = "choose an SD 1, SD 2 or SDXL model"
 
 
 class Kind(NamedTuple):
@@ -67,12 +95,12 @@ KINDS: tuple[Kind, ...] = (
     Kind(CONTROLNET, ("control_model.", "controlnet_", "lllite_"), ("controlnet_cond_embedding", "input_hint_block")),
     Kind(
         LORA,
-        ("lora_unet_", "lora_te", "lora_transformer_", "lycoris_", "bundle_emb"),
+        ("lora_unet_", "lora_te", "oft_unet_", "lora_transformer_", "lycoris_", "bundle_emb"),
         (".lora_down.", ".lora_up.", ".lora_A.", ".lora_B.", ".lora.down.", "_lora.down.", ".lora_linear_layer.", ".hada_w1_a",
          ".lokr_w1", ".oft_blocks", ".oft_diag"),
     ),
     Kind(CHECKPOINT, ("cond_stage_model.", "conditioner.embedders.")),
-    Kind(UNET_ONLY, (UNET, "joint_blocks.", "double_blocks.")),
+    Kind(UNET_ONLY, (UNET, *dict.fromkeys(key.rstrip("*") for _, key in STRANGERS))),
     Kind(AVERAGES, ("model_ema.diffusion_model",)),
     Kind(VAE, ("first_stage_model.decoder.", "decoder.up.", "decoder.mid.", "decoder.up_blocks.", "taesd_")),
     Kind(EMBEDDING, ("emb_params", "string_to_param", "clip_g", "clip_l")),
@@ -109,8 +137,8 @@ def _kind_of_tree(tree: Any) -> str | None:
 def family_of(shapes: Shapes) -> Family:
     """The family of a checkpoint; raises UnknownModelError that says what it lacks of the families that nbsd can use."""
     reasons = []
-    for family, facts in ROWS:
-        misses = [miss for fact in facts if (miss := why_not(shapes, fact))]
+    for family, facts, absent in ROWS:
+        misses = [*(miss for fact in facts if (miss := why_not(shapes, fact))), *(f"a file without {key}" for key in absent if key in shapes)]
         if not misses:
             return family
         if family.supported:
@@ -121,26 +149,50 @@ def family_of(shapes: Shapes) -> Family:
 
 def why_not(shapes: Shapes, fact: Fact) -> str | None:
     """Why a fact does not hold, or None where it does."""
-    key, dim, size = fact
+    key, rank = fact
     if key.endswith("*"):
         return None if any(name.startswith(key[:-1]) for name in shapes) else key
     if key not in shapes:
         return key
-    if size is None:
-        return None
-    got = shapes[key][dim] if dim < len(shapes[key]) else None
-    return None if got == size else f"{key} with {size} where it has {got}"
+    got = len(shapes[key])
+    return None if rank in (None, got) else f"{key} with {rank} dimensions where it has {got}"
+
+
+def purpose_of(shapes: Shapes) -> str:
+    """What the UNet of a checkpoint of a used family is made for: PLAIN, EDITING or INPAINTING, by the channels that it reads."""
+    channels = shapes[CONV_IN][1]
+    if channels not in families.PURPOSES:
+        known = ", ".join(f"{number} ({word or 'text to picture'})" for number, word in families.PURPOSES.items())
+        raise UnknownModelError(f"its UNet reads {channels} channels ({CONV_IN}), and nbsd knows models that read {known}")
+    return families.PURPOSES[channels]
+
+
+# Endings of the tensor of a layer that is as wide as what goes into it; that is its second dimension.
+AS_WIDE_AS_INPUT = tuple(
+    f".{ending}" for ending in ("lora_down.weight", "lora_A.weight", "lora_A.default.weight", "lora.down.weight", "hada_w1_b", "diff",
+                                "lora_linear_layer.down.weight", "to_k_lora.down.weight", "to_v_lora.down.weight")
+)  # fmt: skip
 
 
 def lora_family(shapes: Shapes) -> str:
-    """The family a LoRA is for, in words; empty where its tensors do not tell."""
-    if any(key.startswith(("lora_te1_", "lora_te2_")) for key in shapes):
-        return families.SDXL.name
-    if any("double_blocks" in key or "single_transformer_blocks" in key for key in shapes):
+    """The family a LoRA is for, in words; empty where its tensors do not tell.
+
+    The UNet's cross-attention tells best: it is as wide as the texts. A second text encoder is SDXL's; a first one by that
+    number ("lora_te1_") stands in LoRAs of SD 1 too.
+    """
+    if any("double_blocks" in key or "single_transformer_blocks" in key or "single_blocks" in key for key in shapes):
         return families.FLUX.name
-    for key, shape in shapes.items():
-        if "attn2" in key and ("to_k" in key or "to_v" in key) and ("down" in key or "lora_A" in key) and len(shape) > 1:
-            return CONTEXTS[shape[1]].name if shape[1] in CONTEXTS else ""
+    if any("joint_blocks" in key or "joint_transformer_blocks" in key for key in shapes):
+        return families.SD3.name
+    wide = [(key, shape[1]) for key, shape in shapes.items() if len(shape) > 1 and key.endswith(AS_WIDE_AS_INPUT)]
+    for key, width in wide:
+        if "attn2" in key and ("to_k" in key or "to_v" in key) and width in CONTEXTS:
+            return CONTEXTS[width].name
+    if any(key.startswith(("lora_te2_", "text_encoder_2.")) for key in shapes):
+        return families.SDXL.name
+    for key, width in wide:
+        if key.startswith(("lora_te_", "text_encoder.")) and ("q_proj" in key or "fc1" in key) and width in TEXT_WIDTHS:
+            return TEXT_WIDTHS[width].name
     return ""
 
 
@@ -151,13 +203,21 @@ def checkpoint_family(weights: Weights) -> Family:
         raise WrongFamilyError(f"'{name}' {NOT_A_MODEL[kind].format(stem=weights.path.stem, family=_for(weights))}")
     try:
         family = family_of(weights.shapes)
+        if family.supported:
+            purpose_of(weights.shapes)
     except UnknownModelError as error:
-        if kind in (UNET_ONLY, PART):
+        if kind == PART:
             raise WrongFamilyError(f"'{name}' {NOT_A_MODEL[kind]}") from error
-        raise UnknownModelError(f"'{name}' cannot be used as a model: {error}. Choose an SD 1 model.") from None
+        raise UnknownModelError(f"'{name}' cannot be used as a model: {error}. {CHOOSE[0].upper()}{CHOOSE[1:]}.") from None
     if not family.supported:
-        raise WrongFamilyError(f"'{name}' is a model of the family {family.name}, which nbsd does not support yet: choose an SD 1 model.")
+        raise WrongFamilyError(f"'{name}' is a model of the family {family.name}, which nbsd does not support: {CHOOSE}.")
     return family
+
+
+def family_words(shapes: Shapes) -> str:
+    """The family of a checkpoint and what it is made for, as a list shows it: "SD 1", "SDXL inpainting"."""
+    family = family_of(shapes)
+    return f"{family.name} {purpose_of(shapes)}".strip() if family.supported else family.name
 
 
 def _for(weights: Weights) -> str:
@@ -170,12 +230,12 @@ NOT_A_MODEL: dict[str, str] = {
     VAE: "is a VAE alone, not a model: choose a model, and pick this file as its VAE.",
     EMBEDDING: "is an embedding, not a model: put it into the embeddings folder and write its name, {stem}, into the prompt.",
     HYPERNETWORK: "is a hypernetwork, not a model: choose a model, and put the hypernetwork into the prompt as <hypernet:{stem}:1>.",
-    CONTROLNET: "is a ControlNet, not a model, and nbsd does not support these yet: choose an SD 1 model.",
-    UPSCALER: "is an upscaler, not a model: choose a .safetensors or .ckpt file of an SD 1 model.",
-    TEXT_ENCODER: "is a text encoder alone, not a model: choose a .safetensors or .ckpt file of a whole SD 1 model.",
-    PART: "is one part of a model in diffusers' layout, not a whole model: choose a single-file SD 1 model (.safetensors or .ckpt).",
-    AVERAGES: "holds only the running averages of a training (model_ema), which nbsd does not read yet: choose the whole SD 1 model.",
-    UNET_ONLY: "holds a UNet but no text encoder: choose a file that holds the whole SD 1 model.",
+    CONTROLNET: f"is a ControlNet, not a model, and nbsd does not support these yet: {CHOOSE}.",
+    UPSCALER: f"is an upscaler, not a model: {CHOOSE}.",
+    TEXT_ENCODER: f"is a text encoder alone, not a model: {CHOOSE}, or give this one to it as its text encoder.",
+    PART: f"is one part of a model in diffusers' layout, not a whole model: choose the folder with its model_index.json, or {CHOOSE[7:]}.",
+    AVERAGES: f"holds only the running averages of a training (model_ema) and not enough of them: {CHOOSE}.",
+    UNET_ONLY: f"holds a UNet, and nothing that nbsd knows: {CHOOSE}.",
 }
 
 

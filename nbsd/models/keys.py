@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
+from math import prod
 from typing import NamedTuple
 
 from nbsd.errors import ModelError
+from nbsd.models.weights import ITEM_SIZES, Stored
 
 UNET, VAE, TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.transformer."
 
@@ -31,9 +34,18 @@ DROPS: tuple[Drop, ...] = (
     Drop(r"scale_factor$", "a constant of the family"),
     Drop(r"first_stage_model\.(loss|model_ema)\.", "the VAE's training"),
     Drop(r"cond_stage_model\.transformer\.(vision_model|visual_projection)\.", "CLIP's eye; pictures are not looked at"),
-    Drop(r"cond_stage_model\.(transformer\.)?(logit_scale|text_projection)", "compares texts with pictures; not used by SD 1"),
-    Drop(r"cond_stage_model\.transformer\.(text_model\.)?embeddings\.position_ids$", "read apart: they are no weights"),
+    Drop(r"cond_stage_model\.((transformer|model)\.)?(logit_scale|text_projection)", "compares texts with pictures; not used by SD 1 and 2"),
+    Drop(r"conditioner\.embedders\.\d+\.((transformer|model)\.)?logit_scale$", "compares texts with pictures"),
+    Drop(r"conditioner\.embedders\.0\.(transformer\.)?text_projection", "of SDXL's first text encoder; only the second's is used"),
+    Drop(r"(cond_stage_model|conditioner\.embedders\.\d+)\.transformer\.(text_model\.)?embeddings\.position_ids$", "read apart: no weights"),
+    Drop(r"(cond_stage_model|conditioner\.embedders\.\d+)\.model\.attn_mask$", "a constant"),
+    Drop(r"(v_pred|ztsnr)$", "say how the model was trained; read apart"),
     Drop(r"embedding_manager\.", "an embedding that was in training"),
+)
+# Of a text encoder's file in transformers' layout.
+TEXT_DROPS: tuple[Drop, ...] = (
+    Drop(r"(text_model\.)?embeddings\.position_ids$", "numbers from 0 on, no weights"),
+    Drop(r"(vision_model|visual_projection)\.|logit_scale$", "CLIP's eye; pictures are not looked at"),
 )
 # Of a VAE file.
 VAE_DROPS: tuple[Drop, ...] = (
@@ -45,6 +57,9 @@ VAE_DROPS: tuple[Drop, ...] = (
 class Rule(NamedTuple):
     pattern: str                                    # of the whole key, without its prefix
     place: str | Callable[[re.Match[str]], str]     # as re.Match.expand takes it
+
+
+SAME = Rule(r"(.+)", r"\1")
 
 
 # Inside a ResNet block of the UNet, inside one of the VAE, inside the VAE's attention: ours and the module's.
@@ -96,6 +111,7 @@ def unet_rules(layers: int) -> tuple[Rule, ...]:
         Rule(rf"output_blocks\.(\d+)\.0\.{RESNET}", up(resnet, "resnets.{block}")),
         Rule(rf"output_blocks\.(\d+)\.1\.{attention}", up(same, "attentions.{block}")),
         Rule(r"output_blocks\.(\d+)\.[12]\.conv\.((?:weight|bias))", up(same, "upsamplers.0.conv")),
+        Rule(rf"label_emb\.0\.([02]){WB}", lambda found: f"add_embedding.linear_{1 + int(found[1]) // 2}.{found[2]}"),
     )
 
 
@@ -130,11 +146,77 @@ def vae_rules(levels: int) -> tuple[Rule, ...]:
     )
 
 
+# VAEs that diffusers wrote before 0.15 call the parts of their attention so.
+OLD_VAE_RULES: tuple[Rule, ...] = (
+    Rule(rf"(.+\.attentions\.0\.)(query|key|value){WB}", lambda found: f"{found[1]}to_{found[2][0]}.{found[3]}"),
+    Rule(rf"(.+\.attentions\.0\.)proj_attn{WB}", r"\1to_out.0.\2"),
+)
+
 TEXT_RULES: tuple[Rule, ...] = (
     Rule(r"(text_model\..+)", r"\1"),
     # Checkpoints trained with transformers before 4.21 lack the prefix; the web UI adds it too.
     Rule(r"((?:embeddings|encoder|final_layer_norm)\..+)", r"text_model.\1"),
 )
+
+# OpenCLIP's text tower (mlfoundations/open_clip, model.py), once `parted` has taken its attention's one matrix apart.
+OPEN_CLIP_BLOCK = {
+    "ln_1": "layer_norm1", "ln_2": "layer_norm2", "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2", "attn.out_proj": "self_attn.out_proj",
+    "attn.q_proj": "self_attn.q_proj", "attn.k_proj": "self_attn.k_proj", "attn.v_proj": "self_attn.v_proj",
+}  # fmt: skip
+OPEN_CLIP_RULES: tuple[Rule, ...] = (
+    Rule(r"positional_embedding", "text_model.embeddings.position_embedding.weight"),
+    Rule(r"token_embedding\.weight", "text_model.embeddings.token_embedding.weight"),
+    Rule(rf"ln_final{WB}", r"text_model.final_layer_norm.\1"),
+    Rule(r"text_projection", "text_projection.weight"),
+    Rule(
+        rf"transformer\.resblocks\.(\d+)\.({'|'.join(re.escape(name) for name in OPEN_CLIP_BLOCK)}){WB}",
+        lambda found: f"text_model.encoder.layers.{found[1]}.{OPEN_CLIP_BLOCK[found[2]]}.{found[3]}",
+    ),
+)
+
+
+def parted(tensors: Mapping[str, Stored]) -> dict[str, Stored]:
+    """OpenCLIP's tensors as those that transformers has: the matrix of queries, keys and values in three, the projection turned.
+
+    Nothing is read: what comes back are other views of the same bytes.
+    """
+    found: dict[str, Stored] = {}
+    for key, stored in tensors.items():
+        if key.endswith("text_projection") and len(stored.shape) == 2:      # open_clip multiplies from the left
+            found[key] = replace(stored, shape=stored.shape[::-1], stride=(stored.stride or (stored.shape[1], 1))[::-1])
+        elif part := re.fullmatch(r"(.+\.attn\.)in_proj_(weight|bias)", key):
+            third = stored.shape[0] // 3 if stored.shape else 0
+            step = stored.stride[0] if stored.stride else prod(stored.shape[1:])
+            for place, name in enumerate("qkv"):
+                start = stored.start + place * third * step * ITEM_SIZES[stored.dtype]
+                found[f"{part[1]}{name}_proj.{part[2]}"] = replace(stored, shape=(third, *stored.shape[1:]), start=start)
+        else:
+            found[key] = stored
+    return found
+
+
+# How the running averages of a training are named: LitEma in ldm (modules/ema.py) leaves the dots out.
+_AVERAGED = re.compile(
+    r"model_ema\.diffusion_model(?:(input_blocks|output_blocks)(\d+)([0-2])|(middle_block)([0-2])|(time_embed|label_emb0|out)(?=\d))(.+)"
+)
+
+
+def averaged(key: str) -> str | None:
+    """The name of the weight that a running average belongs to; None where the key is none.
+
+    >>> averaged("model_ema.diffusion_modelinput_blocks110in_layers0weight")
+    'model.diffusion_model.input_blocks.11.0.in_layers.0.weight'
+    """
+    if not (found := _AVERAGED.fullmatch(key)):
+        return None
+    start = ".".join(part for part in found.groups()[:-1] if part).replace("label_emb0", "label_emb.0")
+    rest = re.sub(r"(weight|bias)$", r".\1", found[7])
+    for name, dotted in (("ffnet0proj", "ff.net.0.proj"), ("ffnet2", "ff.net.2")):
+        rest = rest.replace(name, dotted)
+    rest = re.sub(r"(in_layers|out_layers|emb_layers|to_out)(\d)", r"\1.\2", rest)
+    rest = re.sub(r"transformer_blocks(\d+?)(attn[12]|ff|norm[123])", r"transformer_blocks.\1.\2", rest)
+    rest = re.sub(r"(attn[12])(to_)", r"\1.\2", rest)
+    return f"{UNET}{start}.{rest.lstrip('.')}"
 
 
 def kept(keys: Iterable[str], drops: tuple[Drop, ...] = DROPS) -> list[str]:

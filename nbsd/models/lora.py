@@ -7,7 +7,7 @@ and `Layer.change` multiplies the tensors out to the change of a weight. All num
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from nbsd.errors import ModelError
+from nbsd.models import families
 from nbsd.models.detect import LORA, kind_of, lora_family
 from nbsd.models.keys import UNET_RESNET
 from nbsd.models.read import Reader
@@ -29,6 +30,7 @@ ENDINGS: dict[str, str] = {
     **{f"{name}.weight": "down" for name in ("lora_down", "lora_A", "lora_A.default", "lora.down", "lora_linear_layer.down")},
     **{f"{name}.weight": "up" for name in ("lora_up", "lora_B", "lora_B.default", "lora.up", "lora_linear_layer.up")},
     "lora_mid.weight": "mid", "alpha": "alpha", "scale": "scale",
+    **{f"{name}.weight": name for name in ("a1", "a2", "b1", "b2")}, "oft_blocks": "oft_blocks", "oft_diag": "oft_diag", "rescale": "rescale",
     "dora_scale": "dora", "lora_magnitude_vector": "dora", "lora_magnitude_vector.weight": "dora",
     **{f"hada_{name}": f"hada_{name}" for name in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")},
     **{f"lokr_{name}": f"lokr_{name}" for name in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")},
@@ -36,12 +38,13 @@ ENDINGS: dict[str, str] = {
 }  # fmt: skip
 # The names of diffusers' first LoRA files: attn1.processor.to_q_lora.down.weight
 _PROCESSOR = re.compile(r"(.+?)(?:\.processor)?\.(to_q|to_k|to_v|to_out)_lora\.(down|up)\.weight")
+NORM_FLOOR = 1e-8       # keeps OFT's norms off zero, in both trainers
 # What stands before the layer's name, and what kohya's trainers write there.
 PREFIXES: tuple[tuple[str, str], ...] = (
-    ("base_model.model.", ""), ("model.diffusion_model.", "lora_unet_"), ("diffusion_model.", "lora_unet_"), ("unet.", "lora_unet_"),
-    ("text_encoder.", "lora_te_"), ("lycoris_", "lora_unet_"),
+    ("base_model.model.", ""), ("oft_unet_", "lora_unet_"),
+    ("model.diffusion_model.", "lora_unet_"), ("diffusion_model.", "lora_unet_"), ("unet.", "lora_unet_"),
+    ("text_encoder_2.", "lora_te2_"), ("text_encoder.", "lora_te_"), ("lycoris_", "lora_unet_"),
 )  # fmt: skip
-UNKNOWN_KINDS = {"oft_": "OFT", "boft_": "BOFT", "a1": "GLoRA", "a2": "GLoRA"}
 
 
 # One function for each way of saying a change: (the tensors, the weight, ranks to use) -> the change, before alpha and strength.
@@ -88,6 +91,54 @@ def whole(given: Roles, weight: Tensor, ranks: int | None) -> Tensor:
     return given["diff"]
 
 
+def generalized(given: Roles, weight: Tensor, ranks: int | None) -> Tensor:
+    """GLoRA: a low-rank change, and the weight times another. The web UI takes no notice of alpha here (its dim is never set)."""
+    return given["b2"] @ given["b1"] + (weight.flatten(1) @ given["a2"]) @ given["a1"]
+
+
+def rotated(given: Roles, weight: Tensor, ranks: int | None) -> Tensor:
+    """OFT: the outputs [o, i, ...] turned in blocks, each by a matrix of its own [blocks, b, b]; BOFT has several rounds of it."""
+    if "oft_diag" in given:     # LyCORIS before 3.0: the turns themselves
+        turned = _turned(given["oft_diag"], weight)
+    else:
+        turns = cayley(given["oft_blocks"], given.get("alpha"), weight.shape[0])
+        turned = _butterfly(turns, weight) if turns.ndim == 4 else _turned(turns, weight)
+    if "rescale" in given:
+        turned = turned * given["rescale"].reshape(-1, *[1] * (weight.ndim - 1))
+    return turned - weight
+
+
+def cayley(blocks: Tensor, constraint: Tensor | None, outputs: int) -> Tensor:
+    """The turns that skew-symmetric matrices stand for: (1 + q)(1 - q)^-1 with q = blocks - blocks^T, no longer than allowed.
+
+    `constraint`: what the file calls alpha; times the number of outputs it is the greatest norm of all q together; 0: no limit.
+    """
+    skew = blocks - blocks.transpose(-1, -2)
+    limit = float(constraint) * outputs if constraint is not None else 0.0
+    if limit:
+        norm = skew.norm()
+        skew = skew * ((norm.clamp(max=limit) + NORM_FLOOR) / (norm + NORM_FLOOR))
+    one = torch.eye(skew.shape[-1], device=skew.device, dtype=skew.dtype)
+    return (one + skew) @ torch.linalg.inv(one - skew)
+
+
+def _turned(turns: Tensor, weight: Tensor) -> Tensor:
+    """Each block of outputs by its matrix [blocks, b, b]; by the transposed one, as kohya's and LyCORIS' trainers do."""
+    blocks, size = turns.shape[:2]
+    return torch.einsum("knm,kn...->km...", turns, weight.reshape(blocks, size, *weight.shape[1:])).reshape(weight.shape)
+
+
+def _butterfly(turns: Tensor, weight: Tensor) -> Tensor:
+    """BOFT's rounds [m, blocks, b, b] (Liu et al. 2023, arXiv:2311.06243): before each the outputs are dealt out anew."""
+    half = turns.shape[-1] // 2
+    for number, turn in enumerate(turns):
+        dealt = (-1, 2, 2**number * half, *weight.shape[1:])
+        mixed = weight.reshape(dealt).transpose(1, 2).reshape(turn.shape[0], turn.shape[1], *weight.shape[1:])
+        mixed = torch.einsum("bij,bj...->bi...", turn, mixed)
+        weight = mixed.reshape(-1, 2**number * half, 2, *weight.shape[1:]).transpose(1, 2).reshape(weight.shape)
+    return weight
+
+
 def _tucker(core: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """[r, s, ...] core, [r, o] a, [s, i] b -> [o, i, ...]. LyCORIS stores `a` the other way round here."""
     return torch.einsum("rs...,ro,si->oi...", core, a, b)
@@ -108,6 +159,9 @@ KINDS: tuple[Kind, ...] = (
         ("lokr_w1", "lokr_w2"), ("lokr_w1", "lokr_w2_a", "lokr_w2_b"), ("lokr_w1_a", "lokr_w1_b", "lokr_w2"),
         ("lokr_w1_a", "lokr_w1_b", "lokr_w2_a", "lokr_w2_b"),
     )),
+    Kind(("oft_blocks",), rotated),
+    Kind(("oft_diag",), rotated),
+    Kind(("a1", "a2", "b1", "b2"), generalized),
     Kind(("diff",), whole),
     Kind(("factor",), factor),
 )  # fmt: skip
@@ -135,7 +189,7 @@ class Layer:
         """
         kind = self.kind
         assert kind is not None
-        given = {role: tensor.to(weight.device, torch.float32) for role, tensor in self.given.items() if role not in ("alpha", "scale")}
+        given = {role: tensor.to(weight.device, torch.float32) for role, tensor in self.given.items() if role != "scale"}
         change = kind.change(given, weight, ranks).reshape(weight.shape) * self.scale
         if "dora" in given:
             change = decomposed(weight + change, given["dora"]) - weight
@@ -211,8 +265,7 @@ def read_lora(path: Path) -> Lora:
                 found.setdefault(kohya_name(place[0]), {})[place[1]] = reader.read(stored)
     layers = {name: Layer(given) for name, given in found.items()}
     if not any(layer.known for layer in layers.values()):
-        kinds = {word for given in found.values() for role in given for start, word in UNKNOWN_KINDS.items() if role.startswith(start)}
-        what = " or ".join(sorted(kinds)) or f"with {', '.join(sorted({role for given in found.values() for role in given})[:3])}"
+        what = f"with {', '.join(sorted({role for given in found.values() for role in given})[:3])}"
         raise ModelError(f"'{path.name}' is a LoRA of a kind that nbsd does not know ({what}): use another version of it")
     return Lora(path, lora_family(weights.shapes), layers)
 
@@ -249,29 +302,49 @@ def kohya_name(name: str) -> str:
 class Place(NamedTuple):
     """A layer of a model."""
 
-    part: str           # "unet" or "te"
+    part: str           # "unet", or "te" with the number of the text encoder: "te0", "te1"
     name: str           # the module's
     module: nn.Module
 
 
-def places(unet: nn.Module, text_encoder: nn.Module, layers_per_block: int = 2) -> dict[str, Place]:
-    """Every layer that has weights, under each of the names that a LoRA may have for it."""
+TEXT_NAMES = (families.SD1.text[0].loras,)     # of the text encoders of SD 1 and SD 2
+
+
+def places(
+    unet: nn.Module, text_encoders: nn.Module | Sequence[nn.Module], layers_per_block: int = 2, names: Sequence[tuple[str, ...]] = TEXT_NAMES
+) -> dict[str, Place]:
+    """Every layer that has weights, under each of the names that a LoRA may have for it.
+
+    `names`: what stands before the layers of each text encoder, in every spelling.
+    """
     found: dict[str, Place] = {}
+    levels = _crossed(unet)
     for name, module in unet.named_modules():
         if isinstance(getattr(module, "weight", None), Tensor):
-            for spelled in (name, ldm_name(name, layers_per_block)):
+            for spelled in (name, ldm_name(name, layers_per_block, levels)):
                 found["lora_unet_" + spelled.replace(".", "_")] = Place("unet", name, module)
-    for name, module in text_encoder.named_modules():
-        if isinstance(getattr(module, "weight", None), Tensor):
+    text_encoders = [text_encoders] if isinstance(text_encoders, nn.Module) else text_encoders
+    for number, (encoder, starts) in enumerate(zip(text_encoders, names, strict=True)):
+        for name, module in encoder.named_modules():
+            if not isinstance(getattr(module, "weight", None), Tensor):
+                continue
             # transformers has a text_model around everything up to 5.0, and none in 5.15
             bare = name.removeprefix("text_model.").replace(".", "_")
-            for spelled in (f"lora_te_text_model_{bare}", f"lora_te_{bare}"):
-                found[spelled] = Place("te", name, module)
+            for start in starts:
+                for spelled in (f"{start}_text_model_{bare}", f"{start}_{bare}"):
+                    found.setdefault(spelled, Place(f"te{number}", name, module))
     return found
 
 
-def ldm_name(name: str, layers: int) -> str:
+def _crossed(unet: nn.Module) -> tuple[bool, ...]:
+    """Which levels of the UNet's second half have attention, in their order."""
+    return tuple(bool(getattr(block, "attentions", None)) for block in unet.up_blocks)  # type: ignore[union-attr]
+
+
+def ldm_name(name: str, layers: int, crossed: Sequence[bool] = (False, True, True, True)) -> str:
     """A UNet module's name in diffusers as the original code (ldm) calls it; `layers`: ResNet blocks a level.
+
+    `crossed`: which of the `up_blocks` have attention, which stands before their upsampler; as given, SD 1's.
 
     >>> ldm_name("up_blocks.1.attentions.2.proj_in", 2)
     'output_blocks.5.1.proj_in'
@@ -293,10 +366,10 @@ def ldm_name(name: str, layers: int) -> str:
             return f"{blocks}.{first + index}.1.{inside}"
         if parts[2] == "downsamplers":
             return f"{blocks}.{first + layers}.0.op"
-        return f"{blocks}.{first + layers}.{1 if level == 0 else 2}.conv"      # SD 1's first level of these has no attention
+        return f"{blocks}.{first + layers}.{2 if crossed[level] else 1}.conv"
     return {
         "time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2", "conv_in": "input_blocks.0.0",
-        "conv_norm_out": "out.0", "conv_out": "out.2",
+        "conv_norm_out": "out.0", "conv_out": "out.2", "add_embedding.linear_1": "label_emb.0.0", "add_embedding.linear_2": "label_emb.0.2",
     }.get(name, name)  # fmt: skip
 
 
@@ -310,3 +383,9 @@ def fit(lora: Lora, known: Mapping[str, Place]) -> tuple[list[tuple[Place, Layer
         else:
             left.append(name)
     return matched, left
+
+
+def left_family(lora: Lora, left: Sequence[str]) -> str:
+    """Of what family those layers of a LoRA are, in words; empty where they do not tell."""
+    ending = {"down": "lora_down.weight", "hada_w1_b": "hada_w1_b", "diff": "diff"}
+    return lora_family({f"{name}.{ending.get(role, role)}": tuple(one.shape) for name in left for role, one in lora.layers[name].given.items()})

@@ -12,11 +12,12 @@ from typing import Any
 from nbsd.errors import ModelError
 from nbsd.models import hashes
 from nbsd.models.cache import CACHE
-from nbsd.models.detect import CHECKPOINT, UNKNOWN, family_of, kind_of, lora_family
+from nbsd.models.detect import CHECKPOINT, UNKNOWN, family_words, kind_of, lora_family
+from nbsd.models.folder import folder_family
 from nbsd.models.links import ENDINGS
 from nbsd.models.weights import open_weights
 
-RULES = 3       # raised when detection changes, so that what was remembered is found out anew
+RULES = 4       # raised when detection changes, so that what was remembered is found out anew
 INDEX = "model_index.json"      # a folder with this file is one model, in diffusers' layout
 HUB_REPO = "models--"           # what a folder of the hub's cache begins with
 BARE = (".bin",)                # endings of so many other things that only what is known is shown
@@ -111,7 +112,7 @@ def _look(path: Path) -> dict[str, Any]:
         weights = open_weights(path)
         kind = kind_of(weights)
         seen["kind"] = kind
-        seen["family"] = family_of(weights.shapes).name if kind == CHECKPOINT else lora_family(weights.shapes)
+        seen["family"] = family_words(weights.shapes) if kind == CHECKPOINT else lora_family(weights.shapes)
         return {"seen": seen, "old": hashes.old_hash(path)}
     except ModelError as error:
         return {"seen": seen | {"kind": UNKNOWN, "problem": str(error)}}
@@ -119,7 +120,7 @@ def _look(path: Path) -> dict[str, Any]:
 
 def _look_at_folder(path: Path) -> dict[str, Any]:
     size = sum(os.path.getsize(file) for file in path.rglob("*") if file.suffix in ENDINGS and file.is_file())
-    return {"kind": CHECKPOINT, "family": "", "size": size}
+    return {"kind": CHECKPOINT, "family": folder_family(path).name, "size": size}
 
 
 def _names(found: list[Path]) -> dict[Path, str]:

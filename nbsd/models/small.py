@@ -8,15 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from nbsd.errors import ModelError
+from nbsd.models.pictured import ENDINGS, pictured_embedding
 from nbsd.models.read import Reader
 from nbsd.models.weights import MOST_PACKED, Stored, open_weights
 
 
 def read_small(path: Path) -> Mapping[Any, Any]:
-    """What a small file holds, its tensors in memory: a pickle's dictionary as it is, a safetensors file's tensors by key.
+    """What a small file holds, its tensors in memory: a pickle's dictionary as it is, a safetensors file's tensors by key, a
+    picture's embedding.
 
     Raises ModelError as `open_weights` does.
     """
+    if path.suffix.lower() in ENDINGS:
+        if (found := pictured_embedding(path)) is None:
+            raise ModelError(f"the picture '{path.name}' holds no embedding: choose another file.")
+        return found
     weights = open_weights(path)
     tree = weights.tree if isinstance(weights.tree, Mapping) else dict(weights.tensors)
     try:

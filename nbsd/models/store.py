@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from nbsd.errors import ModelError
 from nbsd.models import hashes
+from nbsd.models.beside import BAKED, chosen_vae, is_word
 from nbsd.models.detect import (
     CHECKPOINT,
     UNKNOWN,
     VAE,
     WORDS,
 )
+from nbsd.models.folder import is_model_folder
 from nbsd.models.scan import Entry as Entry
 from nbsd.models.scan import files, scan, stem
 from nbsd.models.weights import check_file
@@ -94,7 +96,7 @@ class Store:
         from nbsd.models import load
 
         path = self.find(title) if title else self._at_hand()
-        vae = self.find(vae_title, VAE) if vae_title else None
+        vae = self._vae(path, vae_title)
         dtype, vae_dtype = dtype or torch.float32, vae_dtype or torch.float32
         where = (_version(path), str(device), dtype, vae_dtype)
         key = (where, _version(vae) if vae else None, prediction)
@@ -102,14 +104,21 @@ class Store:
             return self._loaded
         if self._loaded is None or self._key[0] != where:
             loaded = load.load_checkpoint(
-                path, vae=vae, device=device, dtype=dtype, vae_dtype=vae_dtype, prediction=prediction, on_progress=on_progress
+                path, vae=vae or BAKED, device=device, dtype=dtype, vae_dtype=vae_dtype, prediction=prediction, on_progress=on_progress
             )
         else:
-            loaded = replace(self._loaded, path=path, prediction=load.checked_prediction(prediction, self._loaded.family), vae_path=vae)
+            load.check_prediction(prediction)
+            loaded = replace(self._loaded, path=path, prediction=prediction or self._loaded.own_prediction, vae_path=vae)
             if self._key[1] != key[1]:
                 loaded.vae = load.load_vae(vae or path, loaded.family, device, vae_dtype, on_progress)
         self._loaded, self._key = loaded, key
         return loaded
+
+    def _vae(self, checkpoint: Path, title: str | Path | None) -> Path | None:
+        """The file of the VAE that a title means; None: the checkpoint's own."""
+        if title is None or is_word(title):
+            return chosen_vae(checkpoint, title)
+        return self.find(title, VAE)
 
     def _at_hand(self) -> Path:
         """The model that is loaded, or the only one there is."""
@@ -150,7 +159,7 @@ def _as_path(title: str | Path) -> Path | None:
     """The file that a path leads to; None where a title is no path. A path to nowhere is a ModelError that says so."""
     try:
         path = Path(title).expanduser()
-        if path.is_file():
+        if path.is_file() or is_model_folder(path):
             return path
     except (OSError, RuntimeError, ValueError):     # too long for a name, no such home, a null byte
         return None

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from nbsd.conditioning.embeddings import Embeddings, embedding_files
-from nbsd.conditioning.tokens import Vocabulary
 from nbsd.errors import RecipeError
 from nbsd.events import Event
+from nbsd.models.beside import is_word
 from nbsd.models.detect import EMBEDDING
 from nbsd.models.load import load_checkpoint
+from nbsd.models.pictured import pictured_name
 from nbsd.models.small import read_small
 from nbsd.models.store import Store
 from nbsd.picture import Picture
@@ -25,7 +26,7 @@ from nbsd.pipeline.compute import Compute, choose, memory_errors
 from nbsd.pipeline.fetched import here
 from nbsd.pipeline.make import Control, ignore, make
 from nbsd.pipeline.networks import Networks, Prepared, with_pairs
-from nbsd.pipeline.texts import Texts
+from nbsd.pipeline.texts import Texts, encoders_of
 from nbsd.recipe import Recipe, join_title
 from nbsd.sampling import Step
 from nbsd.sampling.parametrize import NoiseTable, downcast, zero_terminal_snr
@@ -41,27 +42,31 @@ def load(
     device: str | None = None,
     dtype: str | torch.dtype | None = None,
     prediction: str | None = None,
+    text_encoder: str | Path | None = None,
     embeddings: str | Path | None = None,
     networks: str | Path | None = None,
     folder: str | Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Model:
-    """Load a checkpoint file of the web UI (.safetensors or .ckpt) onto a device.
+    """Load a model onto a device: a checkpoint file of the web UI (.safetensors or .ckpt), or a folder of diffusers.
 
-    `source`, and `vae`: a file, "owner/repo" or "owner/repo/file.safetensors" of the Hugging Face hub, a link to the hub, to Civitai or to
-    a file at any https address. What is not here yet is fetched into `folder` (by default where the host keeps models).
-    `vae`: the file of another VAE. `device`: "cuda" or "cpu"; `dtype`: "float16", "float32" or "bfloat16"; both are chosen
-    where they are not given. `prediction`: "epsilon" or "v_prediction" where the file cannot tell.
+    `source`, `vae` and `text_encoder`: a file, "owner/repo" or "owner/repo/file.safetensors" of the Hugging Face hub, a link to the hub, to
+    Civitai or to a file at any https address. What is not here yet is fetched into `folder` (by default where the host keeps models).
+    `vae`: the file or folder of another VAE; "None" is the model's own; None is a file beside it that is called like it
+    (model.vae.pt), where there is one. `device`: "cuda" or "cpu"; `dtype`: "float16", "float32" or "bfloat16"; both are chosen where
+    they are not given. `prediction`: "epsilon" or "v_prediction" where the file cannot tell.
+    `text_encoder`: where the text encoder comes from, for a file that has none: another model of the family, or a folder.
     `embeddings`: a folder of textual-inversion files, which then stand in prompts by their names.
     `networks`: a folder of LoRAs and hypernetworks, for <lora:name:0.8> and <hypernet:name:1> in prompts.
     `on_progress(done, total)` counts bytes. Raises ModelError for a file that is not such a checkpoint.
     """
     compute = choose(device, dtype)
-    source, vae = here(source, folder, on_progress), here(vae, folder, on_progress) if vae else None
+    source = here(source, folder, on_progress)
+    vae, text_encoder = (here(one, folder, on_progress) if one and not is_word(one) else one for one in (vae, text_encoder))
     with memory_errors("loading a model"):
         checkpoint = load_checkpoint(
             source, vae=vae, device=compute.device, dtype=compute.weights, vae_dtype=compute.vae,
-            prediction=prediction, on_progress=on_progress,
+            prediction=prediction, text_encoder=text_encoder, on_progress=on_progress,
         )
     return Model(checkpoint, compute, [Path(embeddings)] if embeddings else [], Networks(Store([networks] if networks else [])))
 
@@ -75,16 +80,18 @@ class Model:
         """`embeddings`: folders of textual-inversion files; `networks`: where LoRAs and hypernetworks come from."""
         self.checkpoint, self.compute = checkpoint, compute
         self.networks = networks or Networks(Store())
-        self.texts = Texts(checkpoint.text_encoder, Vocabulary())
+        self.texts = Texts(encoders_of(checkpoint), checkpoint.family)
         self._embeddings: dict[str, Path] = {}
-        self.use_embeddings(embedding_files(embeddings))
+        self.use_embeddings(embedding_files(embeddings, pictured_name))
         self._hash: Future[str] | None = None
 
     def use_embeddings(self, files: Mapping[str, Path]) -> None:
         """Let these embeddings, by their names in prompts, be known from now on."""
         if files != self._embeddings or self.texts.embeddings is None:
             self._embeddings = dict(files)
-            self.texts.embeddings = Embeddings(files, read_small, self.checkpoint.text_encoder.config.hidden_size)
+            parts, modules = self.checkpoint.text_parts, self.checkpoint.text_encoders
+            widths = {part.vectors: module.config.hidden_size for part, module in zip(parts, modules, strict=True)}
+            self.texts.embeddings = Embeddings(files, read_small, widths)
             self.texts.forget()
 
     @property
@@ -128,6 +135,10 @@ class Model:
 
     def require(self, recipe: Recipe) -> None:
         """Raise RecipeError where the recipe asks for what this model has not."""
+        if self.checkpoint.purpose:
+            raise RecipeError(f"{self.name} is made for {self.checkpoint.purpose}, which nbsd does not do yet: choose another model")
+        if self.checkpoint.text_parts[0].layer:     # of the model's own choice; the web UI takes no notice of clip skip then either
+            return
         layers = self.checkpoint.text_encoder.config.num_hidden_layers
         if recipe.clip_skip > layers:
             raise RecipeError(f"clip skip is {recipe.clip_skip}: the text encoder of {self.name} has {layers} layers, use at most {layers}")
@@ -142,10 +153,16 @@ class Model:
             finally:
                 self.texts.networks = ()
 
-    def predict(self, x: Tensor, t: Tensor, context: Tensor) -> Tensor:
-        """The UNet's answer [N, 4, h, w], float32, to x [N, 4, h, w] at time steps t [N] with contexts [N, 77 k, width]."""
-        weights = self.compute.weights
-        answer = self.checkpoint.unet(x.to(weights), t, context.to(weights), return_dict=False)[0]
+    def predict(self, x: Tensor, t: Tensor, context: Tensor, vector: Tensor | None = None) -> Tensor:
+        """The UNet's answer [N, 4, h, w], float32, to x [N, 4, h, w] at time steps t [N] with contexts [N, 77 k, width].
+
+        `vector` [N, d]: of SDXL, the pooled texts and behind them the numbers of its family.
+        """
+        weights, more = self.compute.weights, {}
+        if vector is not None:
+            count = len(self.checkpoint.family.numbers)
+            more["added_cond_kwargs"] = {"text_embeds": vector[:, :-count].to(weights), "time_ids": vector[:, -count:]}
+        answer = self.checkpoint.unet(x.to(weights), t, context.to(weights), return_dict=False, **more)[0]
         return answer.to(self.compute.latents)
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -171,7 +188,7 @@ class Model:
         alphas = self.checkpoint.alphas_cumprod
         if recipe.downcast_alphas:
             alphas = downcast(alphas)
-        if recipe.zero_terminal_snr:
+        if recipe.zero_terminal_snr or self.checkpoint.zero_terminal_snr:
             alphas = zero_terminal_snr(alphas)
         return NoiseTable(alphas, quantize=recipe.quantize_timesteps)
 

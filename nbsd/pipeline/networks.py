@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import partial
@@ -19,7 +19,15 @@ from nbsd.match import network_hashes
 from nbsd.models import hashes
 from nbsd.models.detect import HYPERNETWORK, LORA
 from nbsd.models.hypernetworks import Hypernetwork, acting, acts_on, read_hypernetwork
-from nbsd.models.lora import Layer, Lora, Place, fit, places, read_lora
+from nbsd.models.lora import (
+    Layer,
+    Lora,
+    Place,
+    fit,
+    left_family,
+    places,
+    read_lora,
+)
 from nbsd.models.patch import Change, patched
 from nbsd.models.store import Entry, Store
 from nbsd.models.weights import open_weights
@@ -60,12 +68,12 @@ class Prepared:
     @contextmanager
     def at_work(self) -> Iterator[None]:
         """The model with these networks for the length of the block; without them again after it, bit for bit."""
-        unet, text_encoder = self.checkpoint.unet, self.checkpoint.text_encoder
-        with (
-            patched(unet, self._changes("unet")),
-            patched(text_encoder, self._changes("te")),
-            acting(unet, self.hypernetworks),
-        ):
+        unet = self.checkpoint.unet
+        with ExitStack() as stack:
+            stack.enter_context(patched(unet, self._changes("unet")))
+            for number, encoder in enumerate(self.checkpoint.text_encoders):
+                stack.enter_context(patched(encoder, self._changes(f"te{number}")))
+            stack.enter_context(acting(unet, self.hypernetworks))
             yield
 
     def _changes(self, part: str) -> dict[str, list[Change]]:
@@ -133,7 +141,7 @@ class Networks:
             )
         if left:
             report(Note(
-                f"LoRA '{asked.name}': applied {len(matched)} of {len(lora.layers)} layers, the rest have no place in {checkpoint.name} "
+                f"LoRA '{asked.name}': applied {len(matched)} of {len(lora.layers)} layers, the rest {_whose(lora, left, checkpoint)} "
                 f"(e.g. {', '.join(sorted(left)[:2])})."
             ))
         return matched
@@ -171,7 +179,14 @@ class Networks:
 
 
 def _places(checkpoint: Checkpoint) -> dict[str, Place]:
-    return places(checkpoint.unet, checkpoint.text_encoder, int(checkpoint.unet.config.layers_per_block))
+    names = [part.loras for part in checkpoint.text_parts]
+    return places(checkpoint.unet, checkpoint.text_encoders, int(checkpoint.unet.config.layers_per_block), names)
+
+
+def _whose(lora: Lora, left: list[str], checkpoint: Checkpoint) -> str:
+    """Of what family the layers are that found no place, or that they have none."""
+    family = left_family(lora, left)
+    return f"are for {family}" if family and family != checkpoint.family.name else f"have no place in {checkpoint.name}"
 
 
 def _is_called(entry: Entry, name: str, fold: bool = False) -> bool:

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
+from collections.abc import Sequence
 from itertools import zip_longest
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nbsd.conditioning.embeddings import Embeddings as EmbeddingFiles
-from nbsd.conditioning.encode import Embeddings, chunk_text, encode_texts
-from nbsd.conditioning.tokens import Vocabulary
+from nbsd.conditioning.encode import Embeddings, Encoded, Encoder, chunk_text, encode
+from nbsd.conditioning.tokens import OpenVocabulary, Vocabulary
+from nbsd.models.families import HIGH_SCORE, LOW_SCORE, SD1, Family
 from nbsd.models.hashes import NETWORK, sha256
 from nbsd.names import SAMPLER_FACTS
 from nbsd.prompt.networks import split_networks, strip_comments
 from nbsd.prompt.schedule import and_parts, prompt_schedule
 from nbsd.recipe import OF_2022, Recipe
 from nbsd.sampling.guidance import Part, Text
+
+if TYPE_CHECKING:
+    from nbsd.models.load import Checkpoint
 
 _BREAK = re.compile(r"\bBREAK\b")
 UNSAID = str.maketrans("", "", ":,")        # the web UI leaves these out of the names in "TI hashes" and "Lora hashes"
@@ -31,11 +36,20 @@ def planned_calls(recipe: Recipe) -> int:
     return recipe.steps * (2 if twice else 1)
 
 
-class Texts:
-    """Encodes the prompts of recipes with one text encoder."""
+def encoders_of(checkpoint: Checkpoint) -> list[Encoder]:
+    """A model's text encoders, as its family uses them."""
+    return [
+        Encoder(module, OpenVocabulary() if part.open_clip else Vocabulary(), part.open_clip, part.layer, part.norm, part.pooled, part.vectors)
+        for module, part in zip(checkpoint.text_encoders, checkpoint.text_parts, strict=True)
+    ]
 
-    def __init__(self, text_encoder: nn.Module, vocabulary: Vocabulary, embeddings: Embeddings | None = None) -> None:
-        self._encoder, self.vocabulary, self.embeddings = text_encoder, vocabulary, embeddings
+
+class Texts:
+    """Encodes the prompts of recipes with a model's text encoders."""
+
+    def __init__(self, encoders: Sequence[Encoder], family: Family = SD1, embeddings: Embeddings | None = None) -> None:
+        self._encoders, self._family, self.embeddings = list(encoders), family, embeddings
+        self.vocabulary = self._encoders[0].vocabulary
         self.networks: tuple[object, ...] = ()      # what is at work in the text encoder; other networks, other vectors
         self._known: OrderedDict[tuple[object, ...], tuple[Text, ...]] = OrderedDict()
 
@@ -48,7 +62,7 @@ class Texts:
 
     def negative(self, recipe: Recipe, first_calls: int | None = None) -> tuple[Text, ...]:
         """The negative prompt; AND is plain text there. `first_calls`: as in `positive`."""
-        return self.timeline(strip_comments(recipe.negative_prompt), recipe, first_calls)
+        return self.timeline(strip_comments(recipe.negative_prompt), recipe, first_calls, negative=True)
 
     def empty(self, recipe: Recipe) -> Tensor:
         """The context [77, width] of the empty prompt."""
@@ -75,19 +89,36 @@ class Texts:
             said[:0] = [f"{name.translate(UNSAID)}: {sha256(self.embeddings.path(name))[:NETWORK]}" for name in names]
         return ", ".join(said)
 
-    def timeline(self, text: str, recipe: Recipe, first_calls: int | None = None) -> tuple[Text, ...]:
+    def timeline(self, text: str, recipe: Recipe, first_calls: int | None = None, *, negative: bool = False) -> tuple[Text, ...]:
         """The stretches of a text's schedule, encoded together. `first_calls`: as in `positive`."""
         timed, how = _timed(text, recipe, first_calls), _how(recipe)
-        key = (self.networks, tuple(timed), *how.values())
+        numbers = self._numbers(recipe, negative)
+        zeros = negative and self._family.zero_empty_negative and not any(one for _, one in timed)
+        key = (self.networks, tuple(timed), zeros, tuple(numbers), *how.values())
         if key not in self._known:
             # all texts of one schedule are encoded together: the web UI's emphasis rescales by the mean of the whole tensor
             with torch.inference_mode():
-                contexts = encode_texts([one for _, one in timed], self._encoder, self.vocabulary, embeddings=self.embeddings, **how)
-            self._known[key] = tuple(Text(until, context) for (until, _), context in zip(timed, contexts, strict=True))
+                encoded = encode([one for _, one in timed], self._encoders, embeddings=self.embeddings, **how)
+                if zeros:
+                    encoded = Encoded(encoded.context * 0, encoded.pooled * 0 if encoded.pooled is not None else None)
+            vectors = _with_numbers(encoded.pooled, numbers) if encoded.pooled is not None else [None] * len(timed)
+            stretches = zip(timed, encoded.context, vectors, strict=True)
+            self._known[key] = tuple(Text(until, context, vector) for (until, _), context, vector in stretches)
             while len(self._known) > REMEMBERED:
                 self._known.popitem(last=False)
         self._known.move_to_end(key)
         return self._known[key]
+
+    def _numbers(self, recipe: Recipe, negative: bool) -> list[float]:
+        """What the UNet is told of the picture besides the texts: its size as the original's and the target's, and no crop."""
+        known = {"width": recipe.width, "height": recipe.height, "top": 0, "left": 0, "score": LOW_SCORE if negative else HIGH_SCORE}
+        return [float(known[name]) for name in self._family.numbers]
+
+
+def _with_numbers(pooled: Tensor, numbers: Sequence[float]) -> Sequence[Tensor]:
+    """Pooled texts [N, width], each with the numbers behind it."""
+    behind = torch.tensor(numbers, dtype=pooled.dtype, device=pooled.device)
+    return list(torch.cat([pooled, behind.expand(len(pooled), -1)], dim=1))
 
 
 def _parts(recipe: Recipe) -> list[tuple[str, float]]:

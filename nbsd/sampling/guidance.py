@@ -14,8 +14,9 @@ from torch import Tensor
 
 from nbsd.sampling.parametrize import Parametrization
 
-GuidedUnet = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(x [N, 4, h, w] float32, t [N] float32, context [N, 77 k, width]) -> prediction, shape of x, any float type."""
+GuidedUnet = Callable[..., Tensor]
+"""(x [N, 4, h, w] float32, t [N] float32, context [N, 77 k, width]) -> prediction, shape of x, any float type. Where the texts have
+a vector, a fourth argument: it [N, d]."""
 
 
 class Text(NamedTuple):
@@ -23,6 +24,7 @@ class Text(NamedTuple):
 
     until: int          # number of the last model call (from 0) that uses it
     context: Tensor     # [77 k, width], on the UNet's device
+    vector: Tensor | None = None    # [d]: what else the UNet is told, of the whole text and of the picture
 
 
 Timeline = Sequence[Text]
@@ -35,12 +37,28 @@ class Part(NamedTuple):
     weight: float = 1.0
 
 
-class Batch(NamedTuple):
-    """The contexts of one model call."""
+class Told(NamedTuple):
+    """What the UNet reads besides the latents."""
 
-    parts: Tensor           # [P, length, width]
-    uncond: Tensor          # [B, length, width]
-    both: Tensor | None     # the two in one, where their lengths agree
+    context: Tensor             # [N, length, width]
+    vector: Tensor | None       # [N, d]
+
+    def only(self, start: int, stop: int) -> Told:
+        """Some of the N."""
+        return Told(self.context[start:stop], None if self.vector is None else self.vector[start:stop])
+
+    def and_then(self, other: Told) -> Told:
+        """These, and the others behind them; contexts of one length."""
+        vectors = [vector for vector in (self.vector, other.vector) if vector is not None]
+        return Told(torch.cat([self.context, other.context]), torch.cat(vectors) if vectors else None)
+
+
+class Batch(NamedTuple):
+    """What is told in one model call."""
+
+    parts: Told             # P
+    uncond: Told            # B
+    both: Told | None       # the two in one, where their lengths agree
 
 
 class Guidance:
@@ -94,7 +112,7 @@ class Guidance:
                 predictions = self._ask(torch.cat([rows_in, x_in]), t, texts.both)
             else:
                 slices = range(0, len(rows), 2 * len(x))
-                asked = [self._ask(rows_in[i : i + 2 * len(x)], t, texts.parts[i : i + 2 * len(x)]) for i in slices]
+                asked = [self._ask(rows_in[i : i + 2 * len(x)], t, texts.parts.only(i, i + 2 * len(x))) for i in slices]
                 predictions = torch.cat([*asked, self._ask(x_in, t, texts.uncond)])
             answers = self._how.finish(torch.cat([rows, x]), at, predictions)
             parts, uncond, scale = answers[: len(rows)], answers[len(rows) :], self._scale
@@ -111,9 +129,10 @@ class Guidance:
             raise RuntimeError("the model has not been asked yet")
         return self._uncond
 
-    def _ask(self, x: Tensor, t: Tensor, context: Tensor) -> Tensor:
+    def _ask(self, x: Tensor, t: Tensor, told: Told) -> Tensor:
         times = torch.full((len(x),), float(t), device=x.device)
-        return self._unet(x, times, context).to(x.dtype)
+        said = (told.context,) if told.vector is None else told
+        return self._unet(x, times, *said).to(x.dtype)
 
     def _per_part(self, x: Tensor) -> Tensor:
         """x with each picture as often as it has parts."""
@@ -135,10 +154,11 @@ class Guidance:
         timelines = [part.timeline for part in self._parts] + self._negative
         chosen = tuple(stretch(timeline, self.calls) for timeline in timelines)
         if self._batch is None or chosen != self._chosen:
-            contexts = [timeline[i].context for timeline, i in zip(timelines, chosen, strict=True)]
-            parts, uncond = (together(side) for side in (contexts[: len(self._parts)], contexts[len(self._parts) :]))
-            parts, uncond = self._padded(parts, uncond)
-            both = torch.cat([parts, uncond]) if parts.shape[1] == uncond.shape[1] else None
+            now = [timeline[i] for timeline, i in zip(timelines, chosen, strict=True)]
+            sides = now[: len(self._parts)], now[len(self._parts) :]
+            padded = self._padded(*(together([text.context for text in side]) for side in sides))
+            parts, uncond = (Told(context, vectors(side)) for context, side in zip(padded, sides, strict=True))
+            both = parts.and_then(uncond) if parts.context.shape[1] == uncond.context.shape[1] else None
             self._chosen, self._batch = chosen, Batch(parts, uncond, both)
         return self._batch
 
@@ -167,6 +187,12 @@ def together(contexts: Sequence[Tensor]) -> Tensor:
     """Contexts of several lengths as one tensor; the last vector of the shorter ones is repeated."""
     longest = max(len(context) for context in contexts)
     return torch.cat([lengthened(context[None], longest) for context in contexts])
+
+
+def vectors(texts: Sequence[Text]) -> Tensor | None:
+    """The texts' vectors [N, d]; None where they have none."""
+    found = [text.vector for text in texts if text.vector is not None]
+    return torch.stack(found) if found else None
 
 
 def lengthened(context: Tensor, length: int) -> Tensor:

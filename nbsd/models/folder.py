@@ -1,0 +1,100 @@
+"""A model as diffusers keeps it: a folder with a folder for each part, each with a config.json and a file of weights."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nbsd.errors import ModelError, UnknownModelError, WrongFamilyError
+from nbsd.models import families
+from nbsd.models.families import Family
+
+INDEX, CONFIG = "model_index.json", "config.json"
+LONGEST_CONFIG = 1_000_000      # bytes; real ones have a few thousand
+MOST_LAYERS, WIDEST = 16, 8192
+# Names of a part's weights, the safe ones first; whole precision before half, as diffusers takes them by default.
+WEIGHTS = tuple(
+    f"{stem}{variant}.{ending}"
+    for ending, stems in (("safetensors", ("diffusion_pytorch_model", "model")), ("bin", ("diffusion_pytorch_model", "pytorch_model")))
+    for stem in stems
+    for variant in ("", ".fp16", ".bf16", ".fp32", ".non_ema")
+)  # fmt: skip
+
+
+def weights_file(folder: Path, part: str) -> Path:
+    """The weights of a part: in the folder of that name, or in the folder itself. Raises ModelError where there are none."""
+    places = [folder / part, folder]
+    for place in places:
+        for name in WEIGHTS:
+            if (place / name).is_file():
+                return place / name
+    if any(place.is_dir() and any(place.glob("*.index.json")) for place in places):
+        raise ModelError(f"'{folder.name}' keeps its {part} in several files, which nbsd does not read: save it as one file.")
+    raise ModelError(f"the folder '{folder.name}' holds no weights of a {part} (such as {part}/{WEIGHTS[0]}): download it whole, or choose another.")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A table from a small JSON file; empty where there is no such file. Raises ModelError for a broken one."""
+    try:
+        if path.stat().st_size > LONGEST_CONFIG:
+            raise ModelError(f"'{path.parent.name}/{path.name}' is too big to be a config: download it again.")
+        table = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"'{path.parent.name}/{path.name}' cannot be read ({str(error)[:80]}): download it again.") from error
+    if not isinstance(table, dict):
+        raise ModelError(f"'{path.parent.name}/{path.name}' is no table of settings: download it again.")
+    return table
+
+
+def is_model_folder(path: Path) -> bool:
+    """Whether a folder is a model of diffusers, as far as its files' names tell."""
+    return path.is_dir() and ((path / INDEX).is_file() or (path / "unet" / CONFIG).is_file())
+
+
+def folder_family(path: Path) -> Family:
+    """The family of a model in a folder, by the configs of its parts. Raises ModelError for what is none that nbsd can use."""
+    if not is_model_folder(path):
+        raise UnknownModelError(f"'{path}' is a folder, not a model: choose a .safetensors or .ckpt file in it, or one with a {INDEX}.")
+    kind = str(read_json(path / INDEX).get("_class_name", ""))
+    unet = read_json(path / "unet" / CONFIG)
+    if not unet:
+        whose = f" (it is a {kind[:60]})" if kind else ""
+        raise WrongFamilyError(f"the folder '{path.name}' holds no UNet{whose}: choose an SD 1, SD 2 or SDXL model.")
+    if unet.get("addition_embed_type") == "text_time":
+        # The refiner's UNet has four levels and its one text encoder is the second; SDXL's has three.
+        return families.SDXL if len(unet.get("down_block_types", ())) == 3 else families.SDXL_REFINER
+    if unet.get("addition_embed_type") or unet.get("class_embed_type") or unet.get("encoder_hid_dim"):
+        raise WrongFamilyError(f"'{path.name}' is a model of a kind that nbsd does not support ({kind[:60] or 'no SD 1, SD 2 or SDXL'}).")
+    return families.SD2 if unet.get("use_linear_projection") else families.SD1
+
+
+def unet_arguments(path: Path) -> dict[str, Any]:
+    """Arguments of diffusers' UNet2DConditionModel from a folder's config."""
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+    config = read_json(path / "unet" / CONFIG)
+    if config.get("_class_name", "UNet2DConditionModel") != "UNet2DConditionModel":
+        raise WrongFamilyError(f"the UNet of '{path.name}' is a {str(config['_class_name'])[:60]}, which nbsd does not support.")
+    known = inspect.signature(UNet2DConditionModel.__init__).parameters
+    config = {name: value for name, value in config.items() if name in known}
+    if too_much := [name for name in ("layers_per_block", "transformer_layers_per_block", "block_out_channels", "down_block_types")
+                    if not _modest(config.get(name, 1))]:
+        raise ModelError(f"the config of the UNet of '{path.name}' asks for an impossible {too_much[0]}: download it again.")
+    return config
+
+
+def _modest(value: Any) -> bool:
+    """Whether a number of layers, or of levels, is one that a UNet can have; a config may claim a thousand million."""
+    if isinstance(value, (list, tuple)):
+        return len(value) <= MOST_LAYERS and all(isinstance(one, str) or _modest(one) for one in value)
+    return isinstance(value, int) and 0 < value <= WIDEST
+
+
+def scheduler(path: Path) -> Mapping[str, Any]:
+    """How the model was trained, as the folder says it; empty where it does not."""
+    return read_json(path / "scheduler" / "scheduler_config.json")
