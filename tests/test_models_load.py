@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny_models import maker
 
 from nbsd.errors import ModelError, Stopped, WrongFamilyError
 from nbsd.models import families, load
@@ -291,13 +291,6 @@ def test_a_file_that_ends_while_it_is_read_is_an_error(tmp_path, monkeypatch):
 
 
 # Other widths
-
-
-def maker():
-    spec = importlib.util.spec_from_file_location("make_checkpoint", ROOT / "bench" / "make_checkpoint.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_the_maker_of_checkpoints_makes_the_keys_that_real_ones_have():
