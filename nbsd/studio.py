@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from nbsd import match
 from nbsd.errors import ModelError, NbsdError, Stopped
 from nbsd.events import Ended, Event, Loading, Made
 from nbsd.hosts import this_host
@@ -119,8 +118,13 @@ class Studio:
 
         Returns what was understood. Raises RecipeError where there is nothing to read.
         """
-        report = paste.read(source, self._form.read())
-        self._form.write(report.recipe)
+        panel, picture, recipe = self._panel, paste.picture(source), None
+        try:
+            report = paste.read(source, self._form.read())
+            recipe = report.recipe if report.complete else None
+        finally:
+            panel.again.offer(picture, recipe)
+        panel.fills.fill("the pasted recipe", report.recipe)
         if report.complete:
             report = replace(report, notes=(*report.notes, *self._match(report.recipe)))
         self._screen.post(lambda: self._panel.show_report(report))
@@ -201,9 +205,18 @@ class Studio:
         self, recipe: Recipe, count: int, batch_size: int, given: dict[str, Any], report: Report, control: Control,
     ) -> None:
         """The job itself, in the worker's thread."""
+        self.outputs.check()
+        made = self._loaded(recipe, report, control).make(
+            recipe, count=count, batch_size=batch_size, report=report, control=control, preview=True, **given)
+        for picture in made:
+            saved = self.outputs.save(picture)
+            self._learn(recipe, saved.recipe)
+            report(Made(saved))
+
+    def _loaded(self, recipe: Recipe, report: Report, control: Control) -> Any:
+        """The model of a recipe, loaded."""
         if recipe.model is None:
             raise ModelError(f"no model is chosen: put a model file into {self.folders[0].absolute()}, press Refresh and choose it")
-        self.outputs.check()
         what = Path(recipe.model).name
 
         def loading(done: int, total: int) -> None:
@@ -211,12 +224,7 @@ class Studio:
                 raise Stopped("stopped while loading")
             report(Loading(what, done, total))
 
-        model = self._models().model(recipe, on_progress=loading)
-        made = model.make(recipe, count=count, batch_size=batch_size, report=report, control=control, preview=True, **given)
-        for picture in made:
-            saved = self.outputs.save(picture)
-            self._learn(recipe, saved.recipe)
-            report(Made(saved))
+        return self._models().model(recipe, on_progress=loading)
 
     def _learn(self, asked: Recipe, made: Recipe) -> None:
         """A finished picture says the model's name and hash; reusing its recipe has to find the same row of the list."""
@@ -243,6 +251,8 @@ class Studio:
         view.interrupt.on_click(lambda _: self._clicked_interrupt())
         view.skip.on_click(lambda _: self._clicked_skip())
         view.reuse.on_click(lambda _: self._clicked_reuse())
+        panel.again.start.on_click(lambda _: self._clicked_reproduce())
+        panel.again.use.on_click(lambda _: self._clicked_use_found())
         panel.refresh.on_click(lambda _: self._look_for_files())
         self._library.again.on_click(lambda _: self._look_for_files())
         panel.folder.observe(lambda _: self._look_for_files(), "value")
@@ -260,7 +270,33 @@ class Studio:
             job.batch_size, job.width = size, recipe.width
             self._make(self._complete(recipe), count, size, self._given(recipe), report, control)
 
-        self._asked = job = ScreenJob(run, self._screen)
+        job = ScreenJob(run, self._screen)
+        self._begin(job)
+
+    def _clicked_reproduce(self) -> None:
+        again, recipe = self._panel.again, self._panel.again.recipe
+        if recipe is None or again.picture is None or (self._asked is not None and not self._asked.done):
+            return
+        picture, model = again.picture, self._form.model.value
+        vaes = [] if recipe.vae else [entry.path for entry in self._entries or () if entry.kind == VAE]
+
+        def run(report: Report, control: Control) -> None:
+            loaded = self._loaded(replace(recipe, model=model), report, control)
+            from nbsd.pipeline.reproduce import reproduce
+
+            found = reproduce(picture, loaded, recipe=recipe, vaes=vaes, report=report, control=control)
+            self._screen.post(lambda: again.show(found))
+
+        self._begin(ScreenJob(run, self._screen, width=recipe.width))
+
+    def _clicked_use_found(self) -> None:
+        found = self._panel.again.found
+        if found is not None:
+            self._panel.fills.fill("the settings that were found", replace(found.recipe, model=self._form.model.value))
+
+    def _begin(self, job: ScreenJob) -> None:
+        """Start what a button asked for."""
+        self._asked = job
         self._submit(job)
         self._settings.changed()
         if self._screen.callers_wait:
@@ -279,7 +315,7 @@ class Studio:
 
     def _clicked_reuse(self) -> None:
         if self._view.picture is not None:
-            self._form.write(self._view.picture.recipe)
+            self._panel.fills.fill("the recipe of a picture", self._view.picture.recipe)
 
     def _uploaded(self) -> None:
         files = paste.uploaded(self._panel.upload.value)

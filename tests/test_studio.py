@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import re
 import signal
@@ -11,14 +12,17 @@ import time
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from fake_shelf import ENTRIES, FakeEntry, FakeShelf
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from nbsd import studio as module
 from nbsd.errors import ModelError, NbsdError, OutputError, RecipeError, Stopped
+from nbsd.events import Note, Progress
 from nbsd.recipe import Recipe
 from nbsd.studio import Studio
 from nbsd.ui import settings
@@ -336,6 +340,131 @@ def test_the_paste_box_and_an_upload(studio: Studio) -> None:
         panel.upload.value = ({"name": "a.png", "type": "image/png", "size": len(content), "content": memoryview(content),
                                "last_modified": datetime.now()},)
     assert studio.recipe.prompt == "up" and len(panel.upload.value) == 0
+
+
+CLASSIC = """best quality, masterpiece, asuka langley sitting cross legged on a chair
+Negative prompt: lowres, bad anatomy, bad hands, text, error, missing fingers, extra digit, fewer digits, cropped, worst quality
+Steps: 28, Sampler: Euler, CFG scale: 12, Seed: 2870305590, Size: 512x512, Model hash: 925997e9, Clip skip: 2, ENSD: 31337"""
+
+
+def test_the_classic_recipe_sets_every_control_and_comes_out_as_the_same_text(studio: Studio) -> None:
+    studio._form.write(Recipe(steps=9, sampler="LMS", clip_skip=5, ensd=1, eta=0.5, width=64, rules="v1.10", old_karras=True, tiling=True))
+    studio._panel.text.value = CLASSIC
+    studio._panel.fill.click()
+    assert words(studio, "error") == ""
+    wanted = {
+        "prompt": CLASSIC.splitlines()[0], "negative_prompt": CLASSIC.splitlines()[1].removeprefix("Negative prompt: "), "steps": 28,
+        "sampler": "Euler", "schedule": "Automatic", "cfg_scale": 12.0, "seed": 2870305590, "width": 512, "height": 512, "clip_skip": 2,
+        "ensd": 31337, "rng": "GPU", "downcast_alphas": True, "rules": "2022-10",
+    }
+    usual = Recipe()
+    for name, widget in studio._form.by_field.items():
+        if name not in ("count", "batch_size"):
+            assert widget.value == wanted.get(name, getattr(usual, name)), name
+    assert studio._form.model.value == "925997e9" and studio._form.vae.value is None
+    assert studio.recipe.infotext() == CLASSIC
+    studio.paste(studio.recipe.infotext())
+    assert studio.recipe.infotext() == CLASSIC
+
+
+def test_undo_takes_a_paste_and_a_reuse_back(studio: Studio) -> None:
+    mine = Recipe(prompt="mine", steps=3, seed=4, width=64, height=64, model="old-anime")
+    studio._form.write(mine)
+    studio.paste("yours\nSteps: 7, Sampler: Euler, CFG scale: 3, Seed: 1, Size: 64x64, Foo: bar")
+    studio.generate()
+    studio._form["steps"].value = 8
+    click(studio, "reuse")
+    assert studio._form["steps"].value == 7
+    studio._panel.fills.undo.click()
+    assert (studio._form["steps"].value, studio._form["prompt"].value) == (8, "yours")
+    studio._form["steps"].value = 7
+    studio._panel.fills.undo.click()
+    assert studio._form.read() == mine
+
+
+# --- reproduce
+
+def with_search(monkeypatch: pytest.MonkeyPatch, search: Any) -> None:
+    monkeypatch.setitem(sys.modules, "nbsd.pipeline.reproduce", SimpleNamespace(reproduce=search))
+
+
+def carrying(recipe: Recipe) -> bytes:
+    """A PNG file with the recipe's text."""
+    texts, out = PngInfo(), io.BytesIO()
+    texts.add_text("parameters", recipe.infotext())
+    Image.new("RGB", (64, 64)).save(out, "PNG", pnginfo=texts)
+    return out.getvalue()
+
+
+def test_reproduce_is_a_job_with_a_sentence_at_its_end(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+    truth = Recipe(prompt="a cat", seed=3, steps=4, width=64, height=64, model="elsewhere [0123456789]")
+
+    def search(picture: bytes, model: Any, *, report: Any, control: Any, **more: Any) -> Any:
+        asked.update(more, picture=picture, model=model)
+        report(Progress(2, 5, 1, 4, 3))
+        control.check()
+        report(Note("It matches."))
+        return SimpleNamespace(recipe=replace(more["recipe"], ensd=31337), text="It matches.", close=True)
+
+    with_search(monkeypatch, search)
+    assert studio._panel.again.start.disabled
+    data = carrying(truth)
+    studio.paste(data)
+    studio._form.model.value = "dreamy-v8"      # the picture's own is not here
+    studio._panel.again.start.click()
+    until(lambda: "It matches." in words(studio, "notes"))
+    until(lambda: studio._view.bar.value == 1.0)
+    assert words(studio, "status").startswith("done in 0:0") and words(studio, "error") == ""
+    assert asked["picture"] == data and asked["recipe"].prompt == "a cat" and asked["vaes"] == [Path("models/soft-colours.vae.pt")]
+    assert studio._shelf.asked[-1].model == "dreamy-v8"
+    until(lambda: shown(studio) and not studio._panel.again.use.disabled)
+    studio._panel.again.use.click()
+    assert (studio._form["ensd"].value, studio._form.model.value) == (31337, "dreamy-v8")
+    studio._panel.fills.undo.click()
+    assert studio._form["ensd"].value == 0
+
+
+def test_interrupt_ends_a_search(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    began = threading.Event()
+
+    def search(picture: bytes, model: Any, *, report: Any, control: Any, **more: Any) -> Any:
+        while True:
+            report(Progress(0, 5, 1, 4, 3))
+            began.set()
+            control.check()
+            time.sleep(0.01)
+
+    with_search(monkeypatch, search)
+    studio.paste(carrying(Recipe(steps=4, width=64, height=64)))
+    thread = threading.Thread(target=studio._panel.again.start.click)
+    thread.start()
+    assert began.wait(SOON)
+    until(lambda: shown(studio) and not studio._view.interrupt.disabled)
+    click(studio, "interrupt")
+    until(lambda: "stopped" in words(studio, "status"))
+    thread.join()
+    assert words(studio, "error") == "" and studio._panel.again.use.disabled and not studio._panel.again.start.disabled
+
+
+def test_a_search_that_fails_is_one_sentence(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    def search(*_: Any, **__: Any) -> Any:
+        raise RecipeError("width is 100: use a multiple of 8")
+
+    with_search(monkeypatch, search)
+    studio.paste(carrying(Recipe(steps=4, width=64, height=64)))
+    studio._panel.again.start.click()
+    until(lambda: words(studio, "error") == "width is 100: use a multiple of 8")
+
+
+def test_a_picture_without_a_recipe_waits_for_its_text(studio: Studio) -> None:
+    out = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(out, "PNG")
+    with pytest.raises(RecipeError, match="carries no recipe"):
+        studio.paste(out.getvalue())
+    assert studio._panel.again.start.disabled
+    studio.paste(CLASSIC)
+    assert not studio._panel.again.start.disabled and studio._panel.again.picture == out.getvalue()
 
 
 def test_a_restarted_kernel_starts_with_the_last_settings(studio: Studio, tmp_path: Path) -> None:

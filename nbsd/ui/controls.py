@@ -40,6 +40,7 @@ def _same(*values: str) -> Choices:
 CONTROLS: tuple[Control, ...] = (
     Control("prompt", "Prompt", "lines", more_classes=("nbsd-prompt",)),
     Control("negative_prompt", "Negative prompt", "lines", rows=2, more_classes=("nbsd-negative",)),
+    Control("dialect", "Prompt dialect", "choice", choices=(("A1111: (more) [less]", "webui"), ("NovelAI: {more} [less]", "novelai"))),
     Control("sampler", "Sampler", "choice", choices=_same(*SAMPLER_FACTS)),
     Control("schedule", "Schedule", "choice", choices=_same(*SCHEDULE_NAMES), tip="How the noise level falls from step to step"),
     Control("steps", "Steps", "whole"),
@@ -72,8 +73,6 @@ CONTROLS: tuple[Control, ...] = (
     Control("sgm_noise_multiplier", "SGM noise multiplier", "yes", "Noise schedule"),
     Control("zero_terminal_snr", "Zero terminal SNR", "yes", "Noise schedule"),
 
-    Control("dialect", "Prompt dialect", "choice", "Reading the prompt", choices=(("A1111: (more) [less]", "webui"),
-            ("NovelAI: {more} [less]", "novelai"))),
     Control("emphasis", "Emphasis", "choice", "Reading the prompt", choices=_same("Original", "No norm", "Ignore", "None")),
     Control("pad_conds", "Pad conds", "choice", "Reading the prompt", choices=_same("off", "on", "v0"),
             tip="Prompt and negative prompt of different length in one call"),
@@ -96,6 +95,9 @@ CONTROLS: tuple[Control, ...] = (
     Control("old_karras", "Karras from 0.1 to 10 (2022)", "yes", "As older versions did"),
     Control("tiling", "Tiling", "yes", "As older versions did"),
 )
+
+# Fields as sentences name them.
+LABELS = {"model": "Model", "vae": "VAE", **{row.field: row.label.split(" (")[0] for row in CONTROLS}}
 
 # What belongs to the job, not to the recipe.
 JOB: tuple[Control, ...] = (

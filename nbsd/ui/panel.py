@@ -7,11 +7,15 @@ import html
 import ipywidgets as w
 from PIL import Image
 
+from nbsd.ui.again import Again
 from nbsd.ui.controls import CONTROLS, JOB
+from nbsd.ui.dialects import Dialects
+from nbsd.ui.fills import Fills
 from nbsd.ui.form import RANDOM, Form
 from nbsd.ui.given import Given
 from nbsd.ui.library import Library
 from nbsd.ui.modes import EXTRAS, HIRES_ROWS, IMG2IMG, MODES
+from nbsd.ui.page import PAGE
 from nbsd.ui.parts import Parts
 from nbsd.ui.paste import Report
 from nbsd.ui.style import CSS
@@ -57,6 +61,9 @@ class Panel:
         self._kept_row.layout = w.Layout()      # its own: it comes and goes
         self.send = {mode: parts.button(f"Send to {mode}", f"nbsd-send-{mode}", f"Make the picture that is shown the source of {mode}")
                      for mode in MODES[1:]}
+        self.fills = Fills(parts, form)
+        self.dialects = Dialects(parts, form, self.fills)
+        self.again = Again(parts)
         self.tabs = self._tabs()
         self.widget = self._root()
         self._connect()
@@ -76,13 +83,14 @@ class Panel:
         title = parts.html("nbsd-title", "<b>nbsd studio</b><span>Stable Diffusion in this notebook</span>")
         places = (self._ask(), self._run(), self.given.widget, parts.column("nbsd-set", self.tabs), self._see())
         body = parts.make(w.Box, "nbsd-body", children=places)
-        return parts.column("nbsd", parts.html("nbsd-sheet", f"<style>{CSS}{MODES_CSS}</style>"), title, body)
+        return parts.column("nbsd", parts.html("nbsd-sheet", f"<style>{CSS}{MODES_CSS}</style>{PAGE}"), title, body)
 
     def _ask(self) -> w.Widget:
         row, form = self._parts.row, self.form
         files = row(form.vae.widget, self.folder, name="nbsd-files")
         model = row(form.model.widget, self.refresh, name="nbsd-tail")
-        return self._parts.column("nbsd-ask", form.modes.mode, model, self.hint, files, form["prompt"], form["negative_prompt"])
+        prompts = form["prompt"], form["negative_prompt"], self.dialects.widget
+        return self._parts.column("nbsd-ask", form.modes.mode, model, self.hint, files, *prompts)
 
     def _run(self) -> w.Widget:
         view = self.view
@@ -105,6 +113,7 @@ class Panel:
     def _settings(self) -> list[w.Widget]:
         row, form = self._parts.row, self.form
         return [
+            self.fills.widget,
             row(form["sampler"], form["schedule"]),
             row(form["steps"], form["cfg_scale"], form["clip_skip"]),
             row(form["width"], self.swap, form["height"], self.sizes, name="nbsd-size"),
@@ -127,7 +136,7 @@ class Panel:
         return [*found, self._parts.html("nbsd-heading", "Changing a picture"), self._parts.make(w.Box, "nbsd-group", children=more)]
 
     def _paste(self) -> list[w.Widget]:
-        return [self.text, self._parts.row(self.fill, self.upload), self.understood, self._kept_row]
+        return [self.text, self._parts.row(self.fill, self.upload), self.again.widget, self.understood, self._kept_row]
 
     def _connect(self) -> None:
         form = self.form

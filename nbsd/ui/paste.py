@@ -12,13 +12,12 @@ from typing import Any
 from nbsd import infotext
 from nbsd.errors import RecipeError
 from nbsd.recipe import Recipe
-from nbsd.ui.controls import CONTROLS
+from nbsd.ui.controls import LABELS
 from nbsd.ui.form import changed_fields
 
 LONGEST_PATH = 1024             # characters; anything longer is a text
 PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"GIF8")     # how PNG, JPEG, WebP and GIF files begin
 SETTINGS = "Steps"              # every text with settings has this key
-LABELS = {"model": "Model", "vae": "VAE", **{row.field: row.label.split(" (")[0] for row in CONTROLS}}
 PROMPTS = ("prompt", "negative_prompt")
 
 
@@ -59,6 +58,18 @@ def read(source: str | bytes | os.PathLike[str], before: Recipe) -> Report:
         notes = ("there are no settings in this text, so only the prompts were filled in",)
         return Report(recipe, tuple((LABELS[name], getattr(recipe, name)) for name in PROMPTS if getattr(recipe, name)), (), notes, complete=False)
     return Report(recipe, tuple(_understood(recipe)), tuple(key for key, _ in recipe.unknown), notes)
+
+
+def picture(source: str | bytes | os.PathLike[str]) -> bytes | None:
+    """The file of the picture that was pasted, whether or not it carries a recipe; None for a text."""
+    path = _path(source) if isinstance(source, str) else source
+    if path is None:
+        return None
+    try:
+        data = bytes(path) if isinstance(path, (bytes, bytearray, memoryview)) else Path(path).read_bytes()
+    except OSError:
+        return None     # `read` says why
+    return data if data.startswith(PICTURES) else None
 
 
 def uploaded(value: Any) -> list[tuple[str, bytes]]:

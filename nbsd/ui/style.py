@@ -38,7 +38,8 @@ CSS = """
 }
 .nbsd .nbsd-ask { grid-area: ask; } .nbsd .nbsd-run { grid-area: run; }
 .nbsd .nbsd-set { grid-area: set; } .nbsd .nbsd-see { grid-area: see; }
-.nbsd .nbsd-ask, .nbsd .nbsd-run, .nbsd .nbsd-set, .nbsd .nbsd-see, .nbsd .nbsd-page {
+.nbsd .nbsd-ask, .nbsd .nbsd-run, .nbsd .nbsd-set, .nbsd .nbsd-see, .nbsd .nbsd-page,
+.nbsd .nbsd-fills, .nbsd .nbsd-dialects, .nbsd .nbsd-both, .nbsd .nbsd-again {
   display: flex; flex-direction: column; gap: var(--nb-gap); min-width: 0; width: auto; overflow: visible; margin: 0; padding: 0;
 }
 
@@ -100,6 +101,7 @@ CSS = """
   border: 1px solid var(--nb-error); border-left-width: 4px; background: color-mix(in srgb, var(--nb-error) 10%, var(--nb-bg)); }
 .nbsd .nbsd-notes div div, .nbsd .nbsd-hint div div { padding: 6px 10px; border-radius: 5px; background: var(--nb-sunk);
   border-left: 4px solid var(--nb-accent); margin-top: 4px; }
+.nbsd .nbsd-filled:not(:has(div div)),
 .nbsd .nbsd-error:not(:has([role])), .nbsd .nbsd-notes:not(:has(div div)), .nbsd .nbsd-hint:not(:has(div div)) { display: none; }
 
 /* files */
@@ -135,6 +137,11 @@ CSS = """
   background: transparent; color: transparent; font-size: 1px; overflow: hidden; cursor: zoom-in; }
 .nbsd .nbsd-thumb button.widget-button:hover { background: color-mix(in srgb, var(--nb-accent) 22%, transparent); }
 .nbsd .nbsd-thumb button.widget-button:focus-visible { outline-offset: -3px; }
+.nbsd .nbsd-spellings table { border-collapse: collapse; width: 100%; table-layout: fixed; }
+.nbsd .nbsd-spellings :is(td, th) { padding: 3px 8px 3px 0; vertical-align: top; text-align: left; border-top: 1px solid var(--nb-sunk); }
+.nbsd .nbsd-spellings td:first-child { color: var(--nb-dim); width: 64px; }
+.nbsd .nbsd-spellings code { background: none; color: var(--nb-text); padding: 0; white-space: pre-wrap; font-size: 12px; }
+.nbsd .nbsd-spellings p { margin: 6px 0 0; color: var(--nb-dim); }
 .nbsd .nbsd-understood table { border-collapse: collapse; width: 100%; }
 .nbsd .nbsd-understood td { padding: 2px 8px 2px 0; vertical-align: top; border-top: 1px solid var(--nb-sunk); text-align: left; }
 .nbsd .nbsd-understood td:first-child { color: var(--nb-dim); white-space: nowrap; width: 1%; }

@@ -177,7 +177,7 @@ class View:
             self.say(f"stopped; {made} finished, {took}", at_once=True)
         else:
             self.bar.value = 1.0
-            self.say(f"done: {made} in {took}", at_once=True)
+            self.say(f"done: {made} in {took}" if self._made else f"done in {took}", at_once=True)
         if self.picture is not None:
             self._enlarge(self.picture)     # not a half-made preview
 
