@@ -12,6 +12,7 @@ import nbsd
 from nbsd import Recipe
 from nbsd.errors import OutOfMemory, RecipeError, Skipped, Stopped
 from nbsd.events import Note, Progress
+from nbsd.infotext import rules
 from nbsd.pipeline import make as road
 
 MODELS = Path(__file__).parent / "data" / "fidelity" / "models"
@@ -137,3 +138,61 @@ def test_half_precision_runs_on_a_cpu_too():
     half = model.generate(SMALL)[0].latent
     assert half.dtype == torch.float32
     assert float((half - whole).abs().mean()) < 0.05 * float(whole.std())
+
+
+@pytest.fixture
+def quick(tiny, monkeypatch):
+    """The tiny model with a UNet of one line, which still hears the texts; and the time steps at which it was asked."""
+    asked: list[float] = []
+
+    def predict(x, t, context):
+        asked.append(float(t[0]))
+        return x * 0.5 + context.mean(dim=(1, 2)).view(-1, 1, 1, 1)
+
+    monkeypatch.setattr(tiny, "predict", predict)
+    monkeypatch.setattr(tiny, "asked", asked, raising=False)
+    return tiny
+
+
+LONG = "a very long text of many words, " * 12      # more than one chunk of 75 tokens
+
+
+@pytest.mark.parametrize(("changes", "said", "unsaid"), [
+    ({"ngms": 4.0}, ["NGMS: 4.0"], ["NGMS all steps"]),
+    ({"ngms": 4.0, "ngms_all_steps": True}, ["NGMS: 4.0", "NGMS all steps: True"], []),
+    ({"ngms": 0.001, "ngms_all_steps": True}, [], ["NGMS"]),                    # lower than every sigma
+    ({"ngms": 14.0, "steps": 1}, [], ["NGMS"]),
+    ({"ngms": 4.0, "sampler": "DDIM"}, [], ["NGMS"]),                           # it is compared with the time step there
+    ({"ngms": 600.0, "sampler": "DDIM"}, ["NGMS: 600.0"], []),
+    ({"ngms": 4.0, "sampler": "PLMS", "steps": 2}, ["NGMS: 4.0"], []),          # asks at the end of its first step, too
+    ({"ngms": 14.0, "sampler": "DPM adaptive", "steps": 1}, ["NGMS: 14.0"], []),
+    ({"skip_early_cfg": 0.3}, ["Skip Early CFG: 0.3"], []),
+    ({"skip_early_cfg": 0.3, "sampler": "DDIM", "steps": 1}, [], ["Skip Early"]),   # asks the model at no time
+    ({"pad_conds": "on"}, [], ["Pad conds"]),
+    ({"pad_conds": "v0"}, [], ["Pad conds"]),
+    ({"pad_conds": "on", "prompt": LONG}, ["Pad conds: True"], ["Pad conds v0"]),
+    ({"pad_conds": "v0", "negative_prompt": LONG}, ["Pad conds v0: True"], ["Pad conds: "]),
+    ({"pad_conds": "on", "prompt": LONG, "negative_prompt": LONG}, [], ["Pad conds"]),
+])  # fmt: skip
+def test_guidance_settings_are_written_where_they_had_an_effect(quick, changes, said, unsaid):
+    recipe = replace(SMALL, **changes)
+    picture = quick.generate(recipe)[0]
+    text = picture.recipe.infotext()
+    assert [one for one in said if one not in text] == [one for one in unsaid if one in text] == []
+    assert quick.generate(picture.recipe)[0].latent.equal(picture.latent)
+
+
+def test_a_pasted_setting_without_effect_is_not_written_again(quick):
+    text = SMALL.infotext().replace(", Version", ", Pad conds: True, Version")
+    assert "Pad conds: True" in Recipe.from_infotext(text).infotext()
+    assert "Pad conds" not in quick.generate(Recipe.from_infotext(text))[0].recipe.infotext()
+    old = Recipe.from_infotext("a\nSteps: 3, Sampler: DDIM, CFG scale: 7, Seed: 1, Size: 64x64, Version: v1.5.0")
+    assert old.pad_conds == "v0" and "Pad conds" not in quick.generate(old)[0].infotext
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 7, 20])
+@pytest.mark.parametrize("sampler", ["DDIM", "DDIM CFG++", "PLMS", "UniPC"])
+def test_the_text_knows_at_which_time_steps_the_model_is_asked(quick, sampler, steps):
+    recipe = replace(SMALL, sampler=sampler, steps=steps, unipc_order=1)
+    quick.generate(recipe)
+    assert quick.asked == pytest.approx(rules._time_steps(recipe), abs=1e-3)

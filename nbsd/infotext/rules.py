@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from packaging.version import Version
@@ -199,18 +200,47 @@ def _hires_label(recipe: Recipe) -> str:
     return label(recipe.hires.sampler or recipe.sampler, recipe.hires.schedule or recipe.schedule)
 
 
+def in_effect(recipe: Recipe, used: Collection[str]) -> Recipe:
+    """The recipe without settings of guidance that changed nothing; `used` are the keys of those that did."""
+    changes: dict[str, Any] = {}
+    if "NGMS" not in used:
+        changes |= {"ngms": 0.0, "ngms_all_steps": False}
+    if "Skip Early CFG" not in used:
+        changes["skip_early_cfg"] = 0.0
+    if not {"Pad conds", "Pad conds v0"}.intersection(used):
+        changes["pad_conds"] = implied(recipe).get("pad_conds", "off")
+    changes = {name: value for name, value in changes.items() if getattr(recipe, name) != value}
+    return replace(recipe, **changes) if changes else recipe
+
+
 def says_ngms(recipe: Recipe) -> bool:
-    """Where it can have left a negative prompt out. It looks at every second call only, unless told otherwise; the samplers that step
-    in time steps compare it with the time step, which is hardly ever that low.
+    """Where it can leave a negative prompt out; of a picture that was made, `in_effect` knows whether it did. It looks at every second
+    call only, unless told otherwise; the samplers that step in time steps compare it with the time step, which is hardly ever that low.
     """
+    row = facts(recipe)
+    if row.timesteps:
+        times = _time_steps(recipe)
+        return any(time < recipe.ngms for time in (times if recipe.ngms_all_steps else times[1::2]))
     steps = recipe.steps
     if recipe.img2img:
         steps = int(min(recipe.img2img.denoising_strength, 0.999) * recipe.steps) + 1
-    if not facts(recipe).timesteps:
-        return recipe.ngms > 0 and (steps > 1 or recipe.ngms_all_steps)
-    stride = 1000 // max(1, recipe.steps)
-    looks = range(steps) if recipe.ngms_all_steps else range(1, steps, 2)
-    return any(1 + stride * (steps - call) < recipe.ngms for call in looks)
+    several_calls = steps > 1 or row.second_order or recipe.sampler == "DPM adaptive"
+    return recipe.ngms > 0 and (several_calls or recipe.ngms_all_steps)
+
+
+def _time_steps(recipe: Recipe) -> list[float]:
+    """The time steps at which DDIM and its like ask the model, in their order (`sampling.timesteps`, `sampling.unipc`)."""
+    stride = max(1, 1000 // max(1, recipe.steps + recipe.discard_penultimate_sigma))
+    plan = [min(1 + at, 999) for at in range(0, 1000, stride)]
+    if recipe.img2img:
+        plan = plan[: int(min(recipe.img2img.denoising_strength, 0.999) * recipe.steps)]
+    if recipe.sampler == "UniPC":
+        # Evenly spaced, or denser at the low end: then any of them may be low
+        return [999 * (1 - n / len(plan)) if recipe.unipc_skip_type == "time_uniform" else 0.0 for n in range(len(plan))]
+    first, *rest = plan[::-1] or [0]
+    if recipe.sampler == "PLMS" and rest:       # asks at the end of its first step, too
+        return [first, rest[0], *rest[:-1]]
+    return [first, *rest[:-1]] if rest else []
 
 
 def says_emphasis(recipe: Recipe) -> bool:

@@ -77,6 +77,7 @@ def make(
     for first in range(0, count, batch_size):
         batch = [recipe.nth(n) for n in range(first, min(first + batch_size, count))]
         progress.start(first, batch)
+        watched.used.clear()
         try:
             with model.with_networks(networks):
                 latents = sample(model, batch, given, watched)
@@ -85,7 +86,7 @@ def make(
                 made = decode(model, latent, report, tiling=recipe.tiling)
                 if given is not None:
                     made = given.finish(made, recipe)
-                yield Picture(made, model.signed(one, networks), latent=latent.cpu())
+                yield Picture(made, model.signed(one, networks, watched.used), latent=latent.cpu())
         except Skipped:
             continue
 

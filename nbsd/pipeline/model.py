@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,6 +15,7 @@ from torch import Tensor
 from nbsd.conditioning.embeddings import Embeddings, embedding_files
 from nbsd.errors import RecipeError
 from nbsd.events import Event
+from nbsd.infotext.rules import in_effect
 from nbsd.models.beside import is_word
 from nbsd.models.detect import EMBEDDING
 from nbsd.models.load import load_checkpoint
@@ -199,12 +200,16 @@ class Model:
             self._hash = with_thread.submit(lambda: self.checkpoint.hash)
             with_thread.shutdown(wait=False)
 
-    def signed(self, recipe: Recipe, networks: Prepared | None = None) -> Recipe:
-        """The recipe with the model, the VAE, the networks and the embeddings that were really used."""
+    def signed(self, recipe: Recipe, networks: Prepared | None = None, used: Collection[str] | None = None) -> Recipe:
+        """The recipe with the model, the VAE, the networks and the embeddings that were really used.
+
+        `used`: guidance rules that had an effect (`Guidance.used`); settings of others go: the web UI writes those that had one.
+        """
         self.start_hashing()
         assert self._hash is not None
         vae = join_title(self.checkpoint.vae_name or "", self.checkpoint.vae_hash or "")
-        signed = replace(recipe, model=join_title(self.name, self._hash.result()), vae=vae)
+        effective = recipe if used is None else in_effect(recipe, used)
+        signed = replace(effective, model=join_title(self.name, self._hash.result()), vae=vae)
         return with_pairs(signed, {"Lora hashes": networks.signature if networks else "", "TI hashes": self.texts.signature(recipe)})
 
 

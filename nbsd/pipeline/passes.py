@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -35,6 +35,7 @@ class Watched:
     check: Callable[[], None]                               # raises Stopped or Skipped where the user asked for it
     called: Callable[[Callable[[], Tensor]], None]          # a denoiser call was answered; gives the guess of the clean latents
     on_step: Callable[[Step], None]
+    used: set[str] = field(default_factory=set)             # guidance rules that had an effect, as `Guidance.used`
 
 
 class Pass:
@@ -101,7 +102,9 @@ class Pass:
             seeds = [one.seed for one in self._batch]
             fresh = BrownianNoise(start.x.shape, seeds, float(plan[plan > 0].min()), float(plan.max()), recipe.rng, self._device)
         with memory_errors("making a picture"), circular(recipe.tiling, self._model.checkpoint.unet):
-            return sampler.run(denoise, start.x, start.plan, fresh, self._watched.on_step, **options(recipe, sampler, table, guided, special))
+            x = sampler.run(denoise, start.x, start.plan, fresh, self._watched.on_step, **options(recipe, sampler, table, guided, special))
+        self._watched.used.update(guided.used)
+        return x
 
     def _guided(self, steps: int) -> Guidance:
         """The model as the batch's prompts guide it. `steps`: how many are run."""
