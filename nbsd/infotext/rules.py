@@ -27,7 +27,7 @@ BEHAVIOURS: tuple[tuple[str, Callable[[Recipe], bool], str, Any], ...] = (
     ("1.6.0", lambda recipe: recipe.sampler in ("DDIM", "PLMS"), "pad_conds", "v0"),
     ("1.7.0-225", lambda _: True, "downcast_alphas", True),
     (FIRST_WRITTEN, lambda recipe: is_of_2022(recipe), "rules", OF_2022),
-    (FIRST_WRITTEN, lambda recipe: is_of_2022(recipe) and recipe.schedule == "Karras", "old_karras", True),
+    (FIRST_WRITTEN, lambda recipe: is_of_2022(recipe) and label(recipe.sampler, recipe.schedule) == "Karras", "old_karras", True),
 )
 IMPLIED = frozenset(field for _, _, field, _ in BEHAVIOURS)
 
