@@ -112,10 +112,6 @@ def test_create(case):
 @pytest.mark.parametrize(("about", "case", "index"), pictures())
 def test_infotexts_of_the_recorded_pictures(about, case, index):
     want = case["infotexts"][index]
-    if case["options"].get("enable_batch_seeds") is False:
-        with pytest.raises(CASE.Unmapped, match="option 'enable_batch_seeds' = False"):
-            CASE.recipe_of(case, about)
-        return
     pairs = parse(want)
     recipe = CASE.recipe_of(case, about).nth(index)
     recipe = replace(

@@ -14,6 +14,7 @@ from nbsd.errors import OutOfMemory, RecipeError, Skipped, Stopped
 from nbsd.events import Note, Progress
 from nbsd.infotext import rules
 from nbsd.pipeline import make as road
+from nbsd.recipe import OF_2022
 
 MODELS = Path(__file__).parent / "data" / "fidelity" / "models"
 SMALL = Recipe(prompt="a (cat:1.2)", negative_prompt="lowres", steps=4, sampler="Euler a", width=64, height=64, seed=7, rng="CPU")
@@ -22,6 +23,20 @@ SMALL = Recipe(prompt="a (cat:1.2)", negative_prompt="lowres", steps=4, sampler=
 @pytest.fixture(scope="module")
 def tiny():
     return nbsd.load(MODELS / "tiny-sd1.safetensors", device="cpu")
+
+
+@pytest.fixture
+def quick(tiny, monkeypatch):
+    """The tiny model with a UNet of one line, which still hears the texts; and the time steps at which it was asked."""
+    asked: list[float] = []
+
+    def predict(x, t, context):
+        asked.append(float(t[0]))
+        return x * 0.5 + context.mean(dim=(1, 2)).view(-1, 1, 1, 1)
+
+    monkeypatch.setattr(tiny, "predict", predict)
+    monkeypatch.setattr(tiny, "asked", asked, raising=False)
+    return tiny
 
 
 def pixels(picture) -> bytes:
@@ -46,6 +61,22 @@ def test_a_picture_of_a_batch_is_the_picture_made_alone(tiny, changes):
         alone = tiny.generate(recipe.nth(n))[0]
         assert one.recipe == alone.recipe
         assert float((one.latent - alone.latent).abs().max()) < 1e-4 * float(alone.latent.std())
+
+
+@pytest.mark.parametrize(("changes", "alike"), [
+    ({}, True),                                             # today's rules know no such option
+    ({"rules": OF_2022}, False),
+    ({"rules": OF_2022, "ensd": 31337}, True),              # with it every picture's noise was prepared
+    ({"rules": OF_2022, "sampler": "Euler"}, True),         # uses no noise
+])
+def test_batch_seeds_off_is_the_option_of_2022(quick, changes, alike):
+    recipe = replace(SMALL, **changes)
+    apart = quick.generate(recipe, count=2, batch_size=2)
+    batch = quick.generate(recipe, count=2, batch_size=2, batch_seeds=False)
+    assert all(one.latent.equal(other.latent) for one, other in zip(batch, apart, strict=True)) == alike
+    assert [one.recipe for one in batch] == [one.recipe for one in apart]
+    alone = (quick.generate(recipe, batch_seeds=on)[0].latent for on in (True, False))
+    assert next(alone).equal(next(alone))
 
 
 def test_the_recipe_of_a_picture_says_what_made_it(tiny):
@@ -138,20 +169,6 @@ def test_half_precision_runs_on_a_cpu_too():
     half = model.generate(SMALL)[0].latent
     assert half.dtype == torch.float32
     assert float((half - whole).abs().mean()) < 0.05 * float(whole.std())
-
-
-@pytest.fixture
-def quick(tiny, monkeypatch):
-    """The tiny model with a UNet of one line, which still hears the texts; and the time steps at which it was asked."""
-    asked: list[float] = []
-
-    def predict(x, t, context):
-        asked.append(float(t[0]))
-        return x * 0.5 + context.mean(dim=(1, 2)).view(-1, 1, 1, 1)
-
-    monkeypatch.setattr(tiny, "predict", predict)
-    monkeypatch.setattr(tiny, "asked", asked, raising=False)
-    return tiny
 
 
 LONG = "a very long text of many words, " * 12      # more than one chunk of 75 tokens

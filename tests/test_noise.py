@@ -140,3 +140,22 @@ def test_brownian_noise_is_unit_noise_and_one_path_a_picture():
         draw = noise(sigma, sigma_next)
         assert draw.shape == (2, 4, 32, 32) and abs(draw.std() - 1) < 0.05
         assert torch.equal(draw[1:], alone(sigma, sigma_next))
+
+
+def test_own_draws_come_first_and_then_the_last_pictures_stream_gives_those_of_the_batch():
+    """What 2022 had prepared for each picture, and then its global generator."""
+    shape = (4, 8, 8)
+    usual, old = (ImageNoise([5, 6], shape, own_draws=many) for many in (None, 2))
+    for _ in range(3):      # the starting noise and two more
+        assert torch.equal(old.next(), usual.next())
+    generator = torch.Generator().manual_seed(6)
+    for _ in range(3):
+        torch.randn(shape, generator=generator)
+    assert torch.equal(old.next(), torch.randn((2, *shape), generator=generator))
+
+
+@pytest.mark.parametrize("ensd", [0, 31337])
+def test_one_picture_alone_is_the_same_with_and_without_own_draws(ensd):
+    usual, old = (ImageNoise([5], (4, 8, 8), ensd=ensd, own_draws=many) for many in (None, 0))
+    for _ in range(4):
+        assert torch.equal(old.next(), usual.next())

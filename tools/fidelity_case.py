@@ -55,6 +55,7 @@ CONVERTED_OPTIONS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "enable_emphasis": ("emphasis", lambda on: "Original" if on else "None"),       # of 2022
 }
 PAD = {"pad_cond_uncond_v0": "v0", "pad_cond_uncond": "on"}         # the last one that is on wins
+BATCH_SEEDS = "enable_batch_seeds"       # belongs to the job
 SAID_ONLY = {"token_merging_ratio": "Token merging ratio", "token_merging_ratio_hr": "Token merging ratio hr"}
 SET_FIELDS = {"user": "User", "init_img_hash": "Init image hash"}
 # On the processing object these are fill 0 and no padding; in nbsd, as on the web UI's page, they are not.
@@ -118,7 +119,7 @@ def _options(options: Mapping[str, Any]) -> dict[str, Any]:
             fields[path] = convert(value)
         elif name in OPTIONS:
             fields[OPTIONS[name]] = value
-        elif name not in (*PAD, "sd_hypernetwork", "use_scale_latent_for_hires_fix"):
+        elif name not in (*PAD, "sd_hypernetwork", "use_scale_latent_for_hires_fix", BATCH_SEEDS):
             raise Unmapped("option", name, value)
     for name, mode in PAD.items():
         if options.get(name):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fidelity_case import infotext_of, recipe_of
+from fidelity_case import BATCH_SEEDS, infotext_of, recipe_of
 from fidelity_compare import Bench, Mismatch, NotRun, near, same
 from PIL import Image
 
@@ -40,7 +40,8 @@ def picture(bench: Bench, case: dict[str, Any]) -> float:
         if bench.family == "e_2022":        # before the option existed, and run on a CPU
             recipe = replace(recipe, rng="CPU", rules="2022-10")
         recipe = replace(recipe, prompt=without_missing(recipe.prompt, bench.models))
-        made = model.generate(recipe, count=count, batch_size=size, **given(bench, params))
+        together = case["options"].get(BATCH_SEEDS, True)
+        made = model.generate(recipe, count=count, batch_size=size, batch_seeds=together, **given(bench, params))
     except NbsdError as error:
         raise NotRun(" ".join(str(error).split())) from error
     except KeyError as error:

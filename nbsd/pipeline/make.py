@@ -55,11 +55,14 @@ def make(
     control: Control | None = None,
     on_step: Callable[[Step], None] = ignore,
     preview: bool = False,
+    batch_seeds: bool = True,
 ) -> Iterator[Picture]:
     """Yield `count` pictures, `batch_size` at a time, not saved yet; a skipped batch yields nothing.
 
     `image`: the picture to change, `mask`: white where it is to change; each is anything that `images.read_picture` reads.
     Picture number n has the recipe `recipe.nth(n)` and is the picture that this recipe gives alone.
+    `batch_seeds` False is the web UI's option of 2022 to draw what comes after the starting noise for the whole batch at once: by the
+    rules of then a picture of a batch is another one than alone. (By those of today the option changes nothing.)
     Raises RecipeError before any work, Stopped when the control says so, OutOfMemory.
     """
     source, painted = (None if one is None else read_picture(one) for one in (image, mask))
@@ -80,7 +83,7 @@ def make(
         watched.used.clear()
         try:
             with model.with_networks(networks):
-                latents = sample(model, batch, given, watched)
+                latents = sample(model, batch, given, watched, batch_seeds)
             for one, latent in zip(batch, latents, strict=True):
                 control.check()
                 made = decode(model, latent, report, tiling=recipe.tiling)
@@ -91,9 +94,9 @@ def make(
             continue
 
 
-def sample(model: Model, batch: Sequence[Recipe], given: Given | None, watched: Watched) -> Tensor:
+def sample(model: Model, batch: Sequence[Recipe], given: Given | None, watched: Watched, batch_seeds: bool = True) -> Tensor:
     """The latents [B, 4, h, w] of a batch, float32 on the model's device."""
-    run, how = Pass(model, batch, watched), batch[0].img2img
+    run, how = Pass(model, batch, watched, batch_seeds=batch_seeds), batch[0].img2img
     if given is None or how is None:
         return run.from_noise()
     return run.from_latent(

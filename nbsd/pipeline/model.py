@@ -104,16 +104,19 @@ class Model:
 
     def generate(
         self, recipe: Recipe, count: int = 1, batch_size: int = 1, image: Any = None, mask: Any = None,
-        on_step: Callable[[Step], None] | None = None,
+        on_step: Callable[[Step], None] | None = None, *, batch_seeds: bool = True,
     ) -> list[Picture]:
         """Make `count` pictures, `batch_size` at a time; picture n follows `recipe.nth(n)`. They are not saved.
 
         `image` is changed as `recipe.img2img` says, and with a `mask`, white where it is to change, as `recipe.inpaint` says; without
         those, as their defaults say. Each is a path, the bytes of a file, a PIL picture or a `Picture`.
         The model is this one, whatever model the recipe names; each picture's recipe says what made it.
-        `on_step` sees each step of the sampler and may raise to end it. Raises RecipeError, OutOfMemory.
+        `on_step` sees each step of the sampler and may raise to end it. `batch_seeds`: see `pipeline.make.make`.
+        Raises RecipeError, OutOfMemory.
         """
-        return list(self.make(recipe, count=count, batch_size=batch_size, image=image, mask=mask, on_step=on_step or ignore))
+        return list(self.make(
+            recipe, count=count, batch_size=batch_size, image=image, mask=mask, on_step=on_step or ignore, batch_seeds=batch_seeds,
+        ))
 
     def make(
         self,
@@ -127,11 +130,12 @@ class Model:
         control: Control | None = None,
         on_step: Callable[[Step], None] = ignore,
         preview: bool = False,
+        batch_seeds: bool = True,
     ) -> Iterator[Picture]:
         """As `generate`, a picture at a time; see `pipeline.make.make`."""
         return make(
             self, recipe, image=image, mask=mask, count=count, batch_size=batch_size, report=report, control=control, on_step=on_step,
-            preview=preview,
+            preview=preview, batch_seeds=batch_seeds,
         )
 
     def require(self, recipe: Recipe) -> None:

@@ -41,8 +41,14 @@ class Watched:
 class Pass:
     """One run of the first recipe's sampler over a batch of recipes that differ in their seeds only."""
 
-    def __init__(self, model: Model, batch: Sequence[Recipe], watched: Watched, *, first_calls: int | None = None) -> None:
-        """`first_calls`: in the hires fix's second pass, the calls that the timelines of the first one were laid out for."""
+    def __init__(
+        self, model: Model, batch: Sequence[Recipe], watched: Watched, *, first_calls: int | None = None, batch_seeds: bool = True
+    ) -> None:
+        """`first_calls`: in the hires fix's second pass, the calls that the timelines of the first one were laid out for.
+
+        `batch_seeds`: as in `make.make`.
+        """
+        self._batch_seeds = batch_seeds
         self._model, self._batch, self._watched, self._first_calls = model, batch, watched, first_calls
         self._recipe, self._device = batch[0], model.compute.device
         self.sampler = SAMPLERS[self._recipe.sampler]
@@ -51,7 +57,7 @@ class Pass:
     @torch.inference_mode()
     def from_noise(self) -> Tensor:
         """txt2img: the latents [B, 4, h, w], float32 on the model's device, as the sampler leaves them."""
-        recipe, noise = self._recipe, starting_noise(self._batch, self._device)
+        recipe, noise = self._recipe, self._noise()
         plan = whole_plan(recipe, self.sampler, self._model.table(recipe))
         start = from_noise(self.sampler, noise.next(), plan, sgm_noise_multiplier=recipe.sgm_noise_multiplier)
         guided = self._guided(recipe.steps)
@@ -63,7 +69,7 @@ class Pass:
         self, ground: Ground, strength: float, *, exact: bool = False, noise_multiplier: float = 1.0, extra_noise: float = 0.0
     ) -> Tensor:
         """img2img, and the second pass of the hires fix (`exact`): the same from latents that are noised up to `strength`, 0 to 1."""
-        recipe, noise = self._recipe, starting_noise(self._batch, self._device)
+        recipe, noise = self._recipe, self._noise()
         steps, t = img2img_steps(recipe.steps, strength, exact)
         if not steps:
             return ground.latent
@@ -76,6 +82,11 @@ class Pass:
         start = from_latent(self.sampler, ground.latent, first, plan, place, self._table, extra_noise=extra_noise)
         guided = self._guided(t + 1)
         return ground.blend(self._run(start, plan, noise, guided, self._kept(guided, ground), {"img2img": True}))
+
+    def _noise(self) -> ImageNoise:
+        recipe = self._recipe
+        own = own_draws_of_2022(recipe, self.sampler, self._batch_seeds) if recipe.rules == OF_2022 else None
+        return starting_noise(self._batch, self._device, own)
 
     def _kept(self, guided: Guidance, ground: Ground) -> Denoise:
         """The guided model, with the given picture where the mask is black: in what it answers, or in what a timestep sampler asks."""
@@ -136,15 +147,22 @@ def whole_plan(recipe: Recipe, sampler: Sampler, table: NoiseTable) -> Tensor:
     )
 
 
-def starting_noise(batch: Sequence[Recipe], device: torch.device) -> ImageNoise:
-    """The noise of a batch, a generator for each picture."""
+def own_draws_of_2022(recipe: Recipe, sampler: Sampler, batch_seeds: bool) -> int:
+    """How many draws were prepared for each picture of a batch in October 2022: one a step, none for DDIM and PLMS. DPM adaptive may
+    want more.
+    """
+    return recipe.steps if (batch_seeds or recipe.ensd > 0) and not sampler.timesteps else 0
+
+
+def starting_noise(batch: Sequence[Recipe], device: torch.device, own_draws: int | None = None) -> ImageNoise:
+    """The noise of a batch, a generator for each picture. `own_draws`: as in `ImageNoise`."""
     recipe = batch[0]
     latent = (recipe.height // PIXELS_PER_LATENT, recipe.width // PIXELS_PER_LATENT)
     resized = (recipe.seed_resize_height // PIXELS_PER_LATENT, recipe.seed_resize_width // PIXELS_PER_LATENT)
     varied = [one.variation_seed for one in batch] if recipe.variation_strength > 0 else None
     return ImageNoise(
         [one.seed for one in batch], (LATENT_CHANNELS, *latent), recipe.rng, ensd=recipe.ensd, variation_seeds=varied,
-        variation_strength=recipe.variation_strength, resize_from=resized if all(resized) else None, device=device,
+        variation_strength=recipe.variation_strength, resize_from=resized if all(resized) else None, own_draws=own_draws, device=device,
     )
 
 

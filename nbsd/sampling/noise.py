@@ -29,6 +29,7 @@ class ImageNoise:
         variation_seeds: Sequence[int] | None = None,
         variation_strength: float = 0.0,
         resize_from: tuple[int, int] | None = None,
+        own_draws: int | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         """`seeds`: one a picture. `shape`: of one picture, (4, h, w) in latent cells.
@@ -36,6 +37,8 @@ class ImageNoise:
         `ensd`: when not 0, draws after the first come from new streams with seed + ensd.
         `variation_seeds`: one a picture (0 for those without); mixed in with `variation_strength` from 0 to 1.
         `resize_from`: (h, w) in latent cells, the size whose starting noise is put into the middle of this one's; (0, 0) is none.
+        `own_draws`: after so many draws besides the starting noise, the last picture's stream gives those of the whole batch at once,
+        as in 2022, when one global generator was left where the last picture had put it. None: never.
         """
         self._seeds, self._shape, self._source, self._device = list(seeds), tuple(shape), source, device
         self._ensd, self._strength = ensd, variation_strength
@@ -43,6 +46,7 @@ class ImageNoise:
         self._first_shape = (self._shape[0], *resize_from) if resize_from and all(resize_from) else self._shape
         self._streams = [self._stream(seed) for seed in self._seeds]
         self._started = False
+        self._own_draws, self._later = own_draws, 0
 
     def __call__(self, sigma: Tensor, sigma_next: Tensor) -> Tensor:
         return self.next()
@@ -50,6 +54,9 @@ class ImageNoise:
     def next(self) -> Tensor:
         """The next draw, [B, 4, h, w]: the starting noise at the first call."""
         if self._started:
+            self._later += 1
+            if self._own_draws is not None and self._later > self._own_draws:
+                return self._streams[-1].randn((len(self._seeds), *self._shape)).to(self._device)
             draws = [s.randn(self._shape) for s in self._streams]
         else:
             self._started = True
