@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 lab = pytest.importorskip("lab", reason="playwright is not installed: pip install -e .[test]", exc_type=ModuleNotFoundError)
 
@@ -114,6 +114,70 @@ def test_generate(panel, page, place):
     panel.click("generate")
     page.wait("document.querySelectorAll('.nbsd .nbsd-gallery img').length === 2")
     assert len(pngs(place)) == 2
+
+
+def test_control_and_enter_in_a_prompt_generates_and_the_picture_has_words(panel, page, place):
+    ran = page.js("notebook.widgets[1].model.executionCount")
+    box = page.page.locator(".nbsd .nbsd-prompt textarea")
+    box.fill("typed right before")
+    box.press("Control+Enter")
+    panel.says("status", "done")
+    assert page.js("notebook.widgets[1].model.executionCount") == ran and box.input_value() == "typed right before"
+    [file] = pngs(place)
+    assert Image.open(file).info["parameters"].startswith("typed right before\n")
+    page.wait(f"document.querySelector('.nbsd .nbsd-preview img').alt.includes({file.name!r})")
+    assert page.page.get_by_role("img", name=file.name).count() == 1
+
+
+def test_presets_and_spellings(panel, page, place):
+    panel.fill("prompt", "(hat:1.05)")
+    panel.choose("preset", "NovelAI")
+    panel.click("apply-preset")
+    panel.says("filled", "ENSD 31337")
+    assert (panel.value("field-ensd"), panel.value("field-clip_skip"), panel.value("field-steps")) == ("31337", "2", "28")
+    panel.click("convert")
+    panel.says("spellings", "masterpiece, best quality, {hat}")
+    page.screenshot(f"spellings-{place.name}", ".nbsd")
+    assert panel.sticking_out() == []
+    panel.click("use-spelling")
+    page.wait("document.querySelector('.nbsd .nbsd-prompt textarea').value === 'masterpiece, best quality, {hat}'")
+    panel.click("undo")
+    page.wait("document.querySelector('.nbsd .nbsd-prompt textarea').value === 'masterpiece, best quality, (hat:1.05)'")
+    panel.click("undo")
+    page.wait("document.querySelector('.nbsd .nbsd-prompt textarea').value === '(hat:1.05)'")
+    assert (panel.value("field-ensd"), panel.value("field-steps")) == ("0", "12")
+
+
+def test_reproduce(panel, page, place):
+    """A picture is opened whose text says neither RNG nor clip skip; what made it is found, and used."""
+    for name, value in (("field-width", 64), ("field-height", 64), ("field-clip_skip", 2), ("prompt", "a cat")):
+        panel.fill(name, value)
+    panel.choose("field-rng", "CPU")
+    panel.choose("field-sampler", "Euler")
+    panel.click("generate")
+    panel.says("status", "done")
+    [file] = pngs(place)
+    with Image.open(file) as picture:
+        texts = PngImagePlugin.PngInfo()
+        texts.add_text("parameters", picture.info["parameters"].replace("Clip skip: 2, ", "").replace("RNG: CPU, ", ""))
+        picture.save(place.folder / "bare.png", pnginfo=texts)
+    page.page.get_by_role("tab", name="Paste a recipe").click()
+    with page.page.expect_file_chooser() as chooser:
+        page.page.locator(".nbsd .nbsd-upload").click()
+    chooser.value.set_files(place.folder / "bare.png")
+    panel.enabled("reproduce")
+    assert panel.value("field-clip_skip") == "1"
+    panel.watch_progress()
+    panel.click("reproduce")
+    said = panel.says("found", "The picture matches")
+    assert said == "The picture matches with RNG CPU, clip skip 2; the recipe did not say RNG and clip skip."
+    panel.says("status", "done in")
+    assert len([width for width in panel.progress_seen() if 0 < width < 100]) >= 3
+    page.screenshot(f"reproduce-{place.name}", ".nbsd")
+    assert panel.sticking_out() == []
+    panel.enabled("use-found")
+    panel.click("use-found")
+    page.wait("document.querySelector('.nbsd .nbsd-field-clip_skip input').value === '2'")
 
 
 @pytest.mark.parametrize("door", [

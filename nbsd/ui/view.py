@@ -22,6 +22,7 @@ from nbsd.worker import Job
 
 LOADING_SHARE = 0.1         # of the bar, in a job that loads a model: one bar that never goes back
 STATUS_PACE = 1.0           # seconds between two updates of the status line, which screen readers read out
+UNFINISHED = "in the making"    # where a finished picture has its path
 PREVIEW_PACE = 0.2          # seconds between two previews: there is no back-pressure in ipywidgets
 LARGEST_PNG = 3_000_000     # bytes; a larger file is shown as JPEG, quality 92. The PNG is on disk in any case
 
@@ -162,6 +163,7 @@ class View:
         now = time.monotonic()
         if event.preview and not self._pinned and now - self._preview_shown >= PREVIEW_PACE:
             self._preview_shown = now
+            self.path.value = UNFINISHED
             self._put_image(event.preview, "jpeg", job.width if isinstance(job, ScreenJob) else None)
 
     def _ended(self, event: Ended) -> None:
@@ -180,6 +182,8 @@ class View:
             self.say(f"done: {made} in {took}" if self._made else f"done in {took}", at_once=True)
         if self.picture is not None:
             self._enlarge(self.picture)     # not a half-made preview
+        else:
+            self.path.value = ""
 
     def _go(self, to: Phase) -> None:
         self.phase = move(self.phase, to)
@@ -202,8 +206,8 @@ class View:
 
     def _enlarge(self, picture: Picture) -> None:
         self.picture = picture
-        self._put_image(*large(picture), width=picture.image.width)
         self.path.value = f"<code>{html.escape(str(picture.path))}</code>" if picture.path else "not saved"
+        self._put_image(*large(picture), width=picture.image.width)     # after its path, which page.py makes its words of
         self.infotext.value = picture.infotext
         self.reuse.disabled = False
 
