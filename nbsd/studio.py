@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from nbsd import match
 from nbsd.errors import ModelError, NbsdError, Stopped
 from nbsd.events import Ended, Event, Loading, Made
 from nbsd.hosts import this_host
