@@ -27,7 +27,7 @@ def row(form: Form) -> Dialects:
 
 
 def is_open(row: Dialects) -> bool:
-    return row.widget.children[-1].layout.display != "none"
+    return row.spellings in row.widget.children
 
 
 def test_both_spellings_in_either_direction() -> None:

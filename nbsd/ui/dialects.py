@@ -7,8 +7,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
-import ipywidgets as w
-
 from nbsd.errors import RecipeError
 from nbsd.prompt.weights import from_novelai, to_novelai
 from nbsd.recipe import Recipe
@@ -48,9 +46,9 @@ class Dialects:
         self.spellings = parts.html("nbsd-spellings")
         self.use = parts.button("Use it", "nbsd-use-spelling", "Write the prompts in the other spelling and switch the dialect")
         self.close = parts.button("Close", "nbsd-close-spelling", "Leave the prompts as they are")
-        self._below = parts.column("nbsd-both", self.spellings, parts.row(self.use, self.close))
-        self._below.layout = w.Layout(display="none")       # its own: it comes and goes
-        self.widget = parts.column("nbsd-dialects", parts.row(form["dialect"], self.convert, name="nbsd-tail"), self._below)
+        self._row = parts.row(form["dialect"], self.convert, name="nbsd-tail")
+        self._below = (self.spellings, parts.row(self.use, self.close))     # there while the table is open
+        self.widget = parts.column("nbsd-dialects", self._row)
         self.convert.on_click(lambda _: self._show())
         self.use.on_click(lambda _: self._use())
         self.close.on_click(lambda _: self._hide())
@@ -68,7 +66,7 @@ class Dialects:
             self.use.description = f"Use {CALLED[there.dialect]}'s spelling"
             self.use.disabled = not any(here[1:])
         self._shown = recipe
-        self._below.layout.display = None
+        self.widget.children = (self._row, *self._below)
 
     def _use(self) -> None:
         recipe = self._form.read()
@@ -79,7 +77,7 @@ class Dialects:
 
     def _hide(self) -> None:
         self._shown = None
-        self._below.layout.display = "none"
+        self.widget.children = (self._row,)
 
     def _follow(self) -> None:
         """A table of other prompts than those above it would mislead."""

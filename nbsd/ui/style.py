@@ -39,7 +39,7 @@ CSS = """
 .nbsd .nbsd-ask { grid-area: ask; } .nbsd .nbsd-run { grid-area: run; }
 .nbsd .nbsd-set { grid-area: set; } .nbsd .nbsd-see { grid-area: see; }
 .nbsd .nbsd-ask, .nbsd .nbsd-run, .nbsd .nbsd-set, .nbsd .nbsd-see, .nbsd .nbsd-page,
-.nbsd .nbsd-fills, .nbsd .nbsd-dialects, .nbsd .nbsd-both, .nbsd .nbsd-again {
+.nbsd .nbsd-fills, .nbsd .nbsd-dialects, .nbsd .nbsd-again {
   display: flex; flex-direction: column; gap: var(--nb-gap); min-width: 0; width: auto; overflow: visible; margin: 0; padding: 0;
 }
 
