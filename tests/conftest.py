@@ -8,10 +8,12 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-# The same examples in every run of CI: a change is judged by itself, and new examples are looked for at home.
+# No test is judged by its time. CI tries the same examples in every run, so that a change is judged by itself; new examples are looked
+# for at home, and many more of them with pytest --hypothesis-profile fuzz.
+hypothesis.settings.register_profile("home", deadline=None)
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
-if os.environ.get("CI"):
-    hypothesis.settings.load_profile("ci")
+hypothesis.settings.register_profile("fuzz", deadline=None, max_examples=20_000, suppress_health_check=list(hypothesis.HealthCheck))
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "home")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")        # no test may reach the hub
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
