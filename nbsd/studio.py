@@ -279,7 +279,7 @@ class Studio:
         if recipe is None or again.picture is None or (self._asked is not None and not self._asked.done):
             return
         picture, model = again.picture, self._form.model.value
-        vaes = [] if recipe.vae else [entry.path for entry in self._entries or () if entry.kind == VAE]
+        vaes = [] if recipe.vae else [entry.path for entry in self._entries or () if entry.kind == match.VAE]
 
         def run(report: Report, control: Control) -> None:
             loaded = self._loaded(replace(recipe, model=model), report, control)

@@ -163,6 +163,11 @@ TEXTS = {
     "defaults that are said": "a\nSteps: 20, Sampler: DPM++ 2M, Schedule type: Automatic, CFG scale: 7.0, ENSD: 0, RNG: GPU, "
                               "Eta: 1.0, Tiling: False",
     "a key twice": "a\nSteps: 20, Steps: 30, Foo: 1, Sampler: Euler, Foo: 2",
+    "hashes as JSON": 'a\nSteps: 20, Sampler: Euler, CFG scale: 7, Seed: 1, Size: 64x64, Model hash: 6ce0161689, Hashes: {"vae": "735e4c3a44", '
+                      '"lora:a b": "0123456789ab", "embed:neg-x": "1", "model": "6ce0161689"}, Version: v1.6.0',
+    "resources as JSON": 'a\nSteps: 30, Sampler: Euler a, Seed: 5, Civitai resources: [{"type":"checkpoint","modelName":"One: two, XL"},'
+                         '{"type":"lora","weight":0.8}], Civitai metadata: {"a":{"Seed: 9, b":[1]}}',
+    "nearly JSON": 'a\nSteps: 30, Sampler: Euler a, Seed: 5, Template: {a|b}, c, Other: ["x: y", Third: [1, 2, Fourth: {"a": 1} x, Fifth: 5',
     "2022": "a\nSteps: 20, Sampler: DDIM, CFG scale: 7, Seed: 1, Size: 1024x768, Model hash: 925997e9, Hypernet: anime(925997e9), "
             "Batch size: 2, Batch pos: 1, Denoising strength: 0.7, Eta: 0.5, First pass size: 0x0",
     "AddNet": "a\nSteps: 20, Sampler: Euler, Seed: 1, AddNet Enabled: True, AddNet Module 1: LoRA, AddNet Model 1: ink(0123456789ab), "
@@ -417,7 +422,8 @@ def test_any_text_is_read_and_written(before, pairs):
 
 
 @pytest.mark.parametrize("piece", [
-    "a", "key: value, ", "ab:", 'ab: "', 'ab: "\\"', " ", "\n", "- ", "Negative prompt:\n", "Steps: 1, ", "ab: [{",
+    "a", "key: value, ", "ab:", 'ab: "', 'ab: "\\"', " ", "\n", "- ", "Negative prompt:\n", "Steps: 1, ", "ab: [{", "ab: [", 'ab: {"a b":',
+    'ab: ["", ', "ab: [1] x, ", "ab: [1], ",
 ])
 def test_a_long_text_is_no_trouble(piece):
     given_text = "p\n" + (piece * LONG)[:LONG]
@@ -530,6 +536,15 @@ def test_broken_pictures(junk):
     for data in (whole[:8] + junk, whole[:60] + junk + whole[60:], hidden(b"stealth_pngcomp", junk) if len(junk) < 40 else junk):
         with contextlib.suppress(NbsdError):
             from_image(data)
+
+
+def test_json_stays_whole():
+    recipe = read(TEXTS["hashes as JSON"])
+    assert [key for key, _ in recipe.unknown] == ["Hashes"]
+    assert json.loads(recipe.unknown[0][1])["lora:a b"] == "0123456789ab"
+    assert read(TEXTS["resources as JSON"]).seed == 5
+    assert [key for key, _ in read(TEXTS["nearly JSON"]).unknown] == ["Template", "Other", "Third", "Fourth", "Fifth"]
+    assert "lora" in parse(TEXTS["hashes as JSON"])      # the web UI's own reading
 
 
 # The rest

@@ -27,6 +27,8 @@ DIFFERENCES: tuple[tuple[str, str], ...] = (
     ("names that it does not know become the first sampler and `Automatic`", "they are kept; other names of a sampler are understood"),
     ("`Model`, `VAE hash` and everything that it has no control for are dropped", "they are kept, in `Recipe.unknown` if nowhere else"),
     ("settings without a key (old emphasis, resize mode, ...) are lost", "`write(recipe, complete=True)` has keys for them"),
+    ("a value that is JSON (`Hashes`, `Civitai resources`) ends at its first comma, and what looks like a key in it is one",
+     "it stays whole"),
     ("NovelAI's braces stay as literal text", "`Dialect: novelai` says how the prompts are spelled"),
 )
 
@@ -38,7 +40,7 @@ _OTHERS = ""        # the place of keys that have none
 
 def read(text: str) -> Recipe:
     """The recipe that a text describes. Any text is understood: what is no parameter is prompt, what is unknown is kept."""
-    parts = layout(text)
+    parts = layout(text, whole_json=True)
     draft, unknown = _drafted(parts)
     recipe = _built(draft, parts, {pair.key: unquote(pair.value) for pair in parts.pairs})
     kept = Leftovers(unknown, parts.head, (Written(pair.key, pair.raw) for pair in parts.pairs))
@@ -264,5 +266,5 @@ def _readable(key: str, raw: str) -> str:
     """The text of an unknown key as it has to be written: quoted, unless it is so already or is JSON that reads back as itself."""
     if unquote(raw) != raw:
         return raw
-    pairs = layout(f"\naa: 0, bb: 0, {key}: {raw}").pairs if raw[:1] in ("[", "{") else []
+    pairs = layout(f"\naa: 0, bb: 0, {key}: {raw}", whole_json=True).pairs if raw[:1] in ("[", "{") else []
     return raw if pairs[2:] and pairs[2:] == [Pair(key, pairs[2].value, raw)] else str(quote(raw))

@@ -71,12 +71,17 @@ def unquote(text: str) -> str:
         return text
 
 
-def layout(text: str) -> Layout:
-    """Prompt, negative prompt and parameters, cut as the web UI cuts them."""
+def layout(text: str, whole_json: bool = False) -> Layout:
+    """Prompt, negative prompt and parameters, cut as the web UI cuts them.
+
+    `whole_json`: a value that is a JSON object or array stays whole. The web UI ends it at its first comma and may find keys in it.
+    """
     head, _, last = text.strip().rpartition("\n")
     pairs = list(_pairs(last))
     if len(pairs) < LEAST_PAIRS:
         head, pairs = text.strip(), []
+    elif whole_json and ("{" in last or "[" in last):
+        pairs = list(_pairs(last, JsonEnds(last)))
     prompt: list[str] = []
     negative: list[str] = []
     lines = prompt
@@ -165,7 +170,32 @@ def _joined(lines: list[str]) -> str:
     return "\n".join(lines[first:])
 
 
-def _pairs(line: str) -> Iterator[Pair]:
+class JsonEnds:
+    """Tells where a JSON object or array in a line ends. The cost of all questions about a line is linear in its length."""
+
+    def __init__(self, line: str) -> None:
+        self._line, self._decode = line, json.JSONDecoder().raw_decode
+        self._left = 4 * len(line) + 100_000    # characters that may still be looked at in vain
+
+    def of(self, begin: int) -> int | None:
+        """The end of the value that begins here, where a comma or nothing follows; None where there is no such value."""
+        if self._line[begin:begin + 1] not in ("{", "[") or self._left <= 0:
+            return None
+        try:
+            _, end = self._decode(self._line, begin)
+        except json.JSONDecodeError as error:
+            self._left -= error.pos     # making the error counts the lines from the beginning
+            return None
+        except (RecursionError, ValueError):        # too deep; a number of too many digits
+            self._left = 0
+            return None
+        if self._line[end:end + 1] in ("", ","):
+            return end
+        self._left -= end - begin
+        return None
+
+
+def _pairs(line: str, json_ends: JsonEnds | None = None) -> Iterator[Pair]:
     """The pairs of a line. Where a key stands: letters, digits, `-`, `/` and blanks, at least two of them, before a colon."""
     ended: tuple[str, str, int] | None = None       # key and value of the last pair, and where what it says begins
     at = 0
@@ -181,7 +211,7 @@ def _pairs(line: str) -> Iterator[Pair]:
             yield Pair(*ended[:2], _trimmed(line[ended[2]:run.end() - len(key)]))
         blanks = _BLANKS.match(line, at)
         begin = blanks.end() if blanks else at
-        end = _value_end(line, begin)
+        end = (json_ends.of(begin) if json_ends else None) or _value_end(line, begin)
         ended = (key, line[begin:end], begin)
         at = end + 1
     if ended:
