@@ -355,7 +355,7 @@ def test_the_classic_recipe_sets_every_control_and_comes_out_as_the_same_text(st
     wanted = {
         "prompt": CLASSIC.splitlines()[0], "negative_prompt": CLASSIC.splitlines()[1].removeprefix("Negative prompt: "), "steps": 28,
         "sampler": "Euler", "schedule": "Automatic", "cfg_scale": 12.0, "seed": 2870305590, "width": 512, "height": 512, "clip_skip": 2,
-        "ensd": 31337, "rng": "GPU", "downcast_alphas": True, "rules": "2022-10",
+        "ensd": 31337, "rng": "GPU", "downcast_alphas": True, "rules": "2022-10", "hires": False,
     }
     usual = Recipe()
     for name, widget in studio._form.by_field.items():
