@@ -45,15 +45,11 @@ def works_as_its_user_meets_it(page, panel, site, models) -> None:
     page.wait("document.querySelector('.nbsd .nbsd-find input')?.offsetParent")
     rows = "[...document.querySelectorAll('.nbsd .nbsd-list option')].map(row => row.text)"
     page.wait(f"{rows}.some(text => text.includes('tiny-lora'))")
-    # typing narrows the list while one types; Tab and the arrows reach what is left, Enter on the button uses it
+    # typing narrows the list while one types, and Enter uses what is left
     page.page.locator(".nbsd .nbsd-find input").press_sequentially("lora")
     page.wait(f"{rows}.length === 2 && {rows}[1].startsWith('tiny-lora')")
     page.quiet()
-    page.page.locator(".nbsd .nbsd-list select").focus()
-    page.page.keyboard.press("ArrowDown")
-    page.quiet()
     panel.enabled("use")
-    page.page.keyboard.press("Tab")
     page.page.keyboard.press("Enter")
     page.wait("document.querySelector('.nbsd .nbsd-prompt textarea').value === '<lora:tiny-lora:1>'")
     panel.fill("find", "")
@@ -61,6 +57,6 @@ def works_as_its_user_meets_it(page, panel, site, models) -> None:
     panel.fill("link", f"{site.url}/fine.safetensors")
     panel.click("get")
     page.wait("document.querySelector('.nbsd .nbsd-fetch-status').innerText.includes('fine.safetensors is here')")
-    page.wait(f"{rows}.some(text => text.startsWith('fine  ·'))")
+    page.wait(f"{rows}.some(text => text.startsWith('fine'))")
     assert (models / "fine.safetensors").is_file() and len(site.seen) == 2
     assert panel.value("link") == ""

@@ -100,10 +100,18 @@ def test_the_hubs_cache_shows_models_and_nothing_else(tmp_path):
 
 def test_a_file_is_shown_with_its_hash(tmp_path):
     put(tmp_path / "m", "a.safetensors")
-    (entry,) = Store([tmp_path / "m"]).scan()
-    assert entry.digest == hashes.old_hash(entry.path) and len(entry.digest) == 8
-    full = hashes.sha256(entry.path)
-    assert Store([tmp_path / "m"]).scan()[0].digest == full[:10]
+    with (tmp_path / "m" / "b.ckpt").open("wb") as large:
+        large.truncate(3_000_000)
+    small_one, large_one = Store([tmp_path / "m"]).scan()
+    assert small_one.digest == hashes.sha256(small_one.path)[:10]
+    assert large_one.digest == ""       # it is no model
+    header, size = small("lora")[8:-2], 3_000_000
+    header = header.replace(b'"shape": [1]', b'"shape": [1500000]').replace(b"[0, 2]", b"[0, 3000000]")
+    (tmp_path / "m" / "b.ckpt").write_bytes(struct.pack("<Q", len(header)) + header + bytes(size))
+    (large_one,) = (entry for entry in Store([tmp_path / "m"]).scan() if entry.title == "b")
+    assert large_one.kind == "lora" and large_one.digest == hashes.old_hash(large_one.path) and len(large_one.digest) == 8
+    full = hashes.sha256(large_one.path)
+    assert Store([tmp_path / "m"]).scan()[1].digest == full[:10]
 
 
 def test_of_two_thousand_files_a_second_look_opens_none_and_reads_its_memory_once(tmp_path, monkeypatch):

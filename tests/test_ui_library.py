@@ -95,6 +95,16 @@ def test_a_heading_and_a_file_without_use_cannot_be_used(library):
     assert used == [ROWS[2]]
 
 
+def test_enter_in_the_box_uses_what_is_chosen(library):
+    used = []
+    library.use_row = used.append
+    library.find.value = "ink"
+    library.find._handle_custom_msg({"event": "submit"}, [])
+    library.find.value = "nothing of that name"
+    library.find._handle_custom_msg({"event": "submit"}, [])
+    assert used == [ROWS[2]]
+
+
 @pytest.mark.parametrize("row, prompt, after", [
     (ROWS[2], "", "<lora:ink:1>"), (ROWS[2], "a cat, ", "a cat, <lora:ink:1>"), (ROWS[2], "a <lora:ink:0.4>", "a <lora:ink:0.4>"),
     (ROWS[4], "a", "a, <hypernet:old:1>"), (ROWS[3], "a", "a, bad-hands"), (ROWS[3], "a bad-hands", "a bad-hands"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -20,6 +21,7 @@ from nbsd.models.weights import open_weights
 RULES = 4       # raised when detection changes, so that what was remembered is found out anew
 INDEX = "model_index.json"      # a folder with this file is one model, in diffusers' layout
 HUB_REPO = "models--"           # what a folder of the hub's cache begins with
+QUICK = 2_000_000               # bytes that are hashed at once
 BARE = (".bin",)                # endings of so many other things that only what is known is shown
 
 # Where programs keep models below their own folder: A1111 and its kin, ComfyUI. The rest of such a folder (its Python, its pictures)
@@ -113,8 +115,11 @@ def _look(path: Path) -> dict[str, Any]:
         kind = kind_of(weights)
         seen["kind"] = kind
         seen["family"] = family_words(weights.shapes) if kind == CHECKPOINT else lora_family(weights.shapes)
+        # The old hash of a file that ends before 1 MiB is that of nothing; its SHA-256 is as quick.
+        if path.stat().st_size < QUICK:
+            return {"seen": seen, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
         return {"seen": seen, "old": hashes.old_hash(path)}
-    except ModelError as error:
+    except (ModelError, OSError) as error:
         return {"seen": seen | {"kind": UNKNOWN, "problem": str(error)}}
 
 

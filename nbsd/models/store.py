@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,17 +28,25 @@ if TYPE_CHECKING:
     import torch
 
     from nbsd.models.load import Checkpoint
+    from nbsd.models.rack import Rack
 
+# A request: (file's version, device, precision, the VAE's), the VAE file's version (None: the model's own), prediction
+Key = tuple[tuple[Any, str, Any, Any], Any, "str | None"]
 Progress = Callable[[int, int], None]       # bytes done, bytes in all; may raise Stopped
 
 
 class Store:
-    """Model files in some folders and below, and the last loaded checkpoint."""
+    """Model files in some folders and below, and the checkpoints that are loaded."""
 
     def __init__(self, folders: Iterable[str | Path] = ()) -> None:
         self.folders = [Path(folder) for folder in folders]
-        self._loaded: Checkpoint | None = None
-        self._key: tuple[Any, ...] = ()
+
+    @cached_property
+    def rack(self) -> Rack:
+        """What is loaded."""
+        from nbsd.models.rack import Rack  # with torch, which a list of files does without
+
+        return Rack()
 
     def files(self) -> list[Path]:
         """Every model in the folders, by name; a folder that is not there has none."""
@@ -86,33 +95,57 @@ class Store:
         prediction: str | None = None,
         on_progress: Progress | None = None,
     ) -> Checkpoint:
-        """The checkpoint of a title, with another VAE where one is named. The last one is kept, and only what changed is loaded.
+        """The checkpoint of a title, with another VAE where one is named. Those used last are kept, and only what is missing is loaded.
 
         `title`: as for `find`; None is the one at hand. `dtype` and `vae_dtype`: None is float32. The same request gives the very
         same object. Where loading fails or is stopped, what was loaded before stays.
         """
         import torch
 
-        from nbsd.models import load
-
         path = self.find(title) if title else self._at_hand()
         vae = self._vae(path, vae_title)
         dtype, vae_dtype = dtype or torch.float32, vae_dtype or torch.float32
         where = (_version(path), str(device), dtype, vae_dtype)
         key = (where, _version(vae) if vae else None, prediction)
-        if self._loaded is not None and key == self._key:
-            return self._loaded
-        if self._loaded is None or self._key[0] != where:
-            loaded = load.load_checkpoint(
-                path, vae=vae or BAKED, device=device, dtype=dtype, vae_dtype=vae_dtype, prediction=prediction, on_progress=on_progress
-            )
-        else:
-            load.check_prediction(prediction)
-            loaded = replace(self._loaded, path=path, prediction=prediction or self._loaded.own_prediction, vae_path=vae)
-            if self._key[1] != key[1]:
-                loaded.vae = load.load_vae(vae or path, loaded.family, device, vae_dtype, on_progress)
-        self._loaded, self._key = loaded, key
+        loaded = self.rack.get(key, on_progress)
+        if loaded is None:
+            loaded = self._load(path, vae, key, torch.device(device), on_progress)
+            self.rack.put(key, loaded, device)
         return loaded
+
+    def _load(self, path: Path, vae: Path | None, key: Key, device: torch.device, on_progress: Progress | None) -> Checkpoint:
+        """Load what is asked for: whole, or only what differs from one that is held."""
+        from nbsd.models import load
+
+        (where, version, prediction), (_, _, dtype, vae_dtype) = key, key[0]
+        told = self._making_room(device, on_progress)
+        twin = next((other for other, _ in self.rack if other[0] == where), None)
+        if twin is None:
+            return load.load_checkpoint(
+                path, vae=vae or BAKED, device=device, dtype=dtype, vae_dtype=vae_dtype, prediction=prediction, on_progress=told
+            )
+        load.check_prediction(prediction)
+        held = self.rack.get(twin, on_progress)
+        assert held is not None
+        loaded = replace(held, path=path, prediction=prediction or held.own_prediction, vae_path=vae)
+        if twin[1] != version:
+            same = next((one.vae for other, one in self.rack if other[:2] == (where, version)), None)
+            loaded.vae = same if same is not None else load.load_vae(vae or path, loaded.family, device, vae_dtype, told)
+        return loaded
+
+    def _making_room(self, device: torch.device, on_progress: Progress | None) -> Progress:
+        """A report that makes room once reading begins: by then the file is known to be good. The last model stays, if only in memory."""
+        first = True
+
+        def told(done: int, total: int) -> None:
+            nonlocal first
+            if first:
+                first = False
+                self.rack.make_room(device, total, keep=self.rack.last, may_wait=True)
+            if on_progress:
+                on_progress(done, total)
+
+        return told
 
     def _vae(self, checkpoint: Path, title: str | Path | None) -> Path | None:
         """The file of the VAE that a title means; None: the checkpoint's own."""
@@ -122,8 +155,8 @@ class Store:
 
     def _at_hand(self) -> Path:
         """The model that is loaded, or the only one there is."""
-        if self._loaded is not None:
-            return self._loaded.path
+        if self.rack.last is not None:
+            return self.rack.last.path
         files = self._of_kind(self.files(), CHECKPOINT)
         if len(files) == 1:
             return files[0]
@@ -134,8 +167,8 @@ class Store:
         )
 
     def forget(self) -> None:
-        """Give the loaded model's memory back."""
-        self._loaded, self._key = None, ()
+        """Give the memory of all loaded models back."""
+        self.rack.clear()
 
     def _of_kind(self, files: list[Path], kind: str) -> list[Path]:
         kinds = {entry.path: entry.kind for entry in self.scan()}

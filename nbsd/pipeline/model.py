@@ -218,12 +218,12 @@ class Model:
 
 
 class Shelf:
-    """The models of some folders; keeps the one that is loaded, so that the next recipe need not load it again."""
+    """The models of some folders; keeps those that were used last, so that the next recipe need not load them again."""
 
     def __init__(self, folders: Sequence[str | Path], device: str | None = None, dtype: str | None = None) -> None:
         self._store, self._device, self._dtype = Store(folders), device, dtype
         self._networks = Networks(self._store)
-        self._model: Model | None = None
+        self._models: list[Model] = []      # of the checkpoints that are held; each keeps what it encoded
 
     def model(self, recipe: Recipe, on_progress: Callable[[int, int], None] | None = None) -> Model:
         """The model and VAE that a recipe names, loaded. A load that fails leaves the old model in place."""
@@ -232,7 +232,10 @@ class Shelf:
             checkpoint = self._store.checkpoint(
                 recipe.model, recipe.vae, device=compute.device, dtype=compute.weights, vae_dtype=compute.vae, on_progress=on_progress
             )
-        if self._model is None or self._model.checkpoint is not checkpoint:
-            self._model = Model(checkpoint, compute, networks=self._networks)
-        self._model.use_embeddings({entry.path.stem: entry.path for entry in self._store.scan() if entry.kind == EMBEDDING})
-        return self._model
+        self._models = [model for model in self._models if model.checkpoint in self._store.rack]
+        model = next((one for one in self._models if one.checkpoint is checkpoint), None)
+        if model is None:
+            model = Model(checkpoint, compute, networks=self._networks)
+            self._models.append(model)
+        model.use_embeddings({entry.path.stem: entry.path for entry in self._store.scan() if entry.kind == EMBEDDING})
+        return model

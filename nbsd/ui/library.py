@@ -61,7 +61,7 @@ class Library:
         self.cancel = parts.button("Cancel", "nbsd-cancel", "Stop fetching; what is here is kept, and Get goes on from there")
         self.bar = parts.make(w.FloatProgress, "nbsd-fetched", min=0.0, max=1.0)
         self.said = parts.html("nbsd-fetch-status")
-        self.find = parts.make(w.Text, "nbsd-control", "nbsd-find", description="Find", placeholder="part of a name, a kind, a family or a hash")
+        self.find = parts.make(w.Text, "nbsd-control", "nbsd-find", description="Find", placeholder="a name, kind, family or hash; then Enter")
         self.again = parts.button("Refresh", "nbsd-again", "Look for files again")
         self.list = parts.make(w.Select, "nbsd-control", "nbsd-list", description="Files", options=[], rows=ROWS)
         self.use = parts.button("Use", "nbsd-use", "Use the chosen file")
@@ -72,6 +72,8 @@ class Library:
         ]
         self.cancel.disabled = True
         self.find.observe(lambda _: self._show(), "value")
+        # Enter. JupyterLab keeps the arrow keys in a list for itself, so this is how the keyboard chooses.
+        self.find.on_msg(lambda widget, content, buffers: self._use() if content.get("event") == "submit" else None)
         self.list.observe(lambda _: self._chosen(), "value")
         self.use.on_click(lambda _: self._use())
         self._show()
