@@ -9,7 +9,6 @@ MODEL is a checkpoint file of Stable Diffusion 1 (`python bench/make_checkpoint.
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import platform
 import statistics
@@ -25,16 +24,19 @@ PROMPT, NEGATIVE = "masterpiece, best quality, a cat sitting on a chair", "lowre
 
 
 def bare_pipeline(model: nbsd.pipeline.model.Model, size: int, steps: int) -> Callable[[], object]:
-    """diffusers' StableDiffusionPipeline on copies of the model's own modules, in diffusers' default memory layout."""
+    """diffusers' StableDiffusionPipeline on the same file's modules, with plain weights as diffusers itself has them."""
     from diffusers import EulerDiscreteScheduler, StableDiffusionPipeline
 
     from nbsd.conditioning.tokens import END, START
+    from nbsd.models.packed import unpack
 
-    checkpoint, compute = model.checkpoint, model.compute
-    unet, vae = (copy.deepcopy(module).to(memory_format=torch.contiguous_format) for module in (checkpoint.unet, checkpoint.vae))
+    compute = model.compute
+    checkpoint = nbsd.load(model.checkpoint.path, device=str(compute.device), dtype=compute.weights).checkpoint
+    for module in (checkpoint.unet, checkpoint.vae, checkpoint.text_encoder):
+        unpack(module)
     scheduler = EulerDiscreteScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1)
     pipeline = StableDiffusionPipeline(
-        vae=vae, text_encoder=checkpoint.text_encoder, tokenizer=None, unet=unet, scheduler=scheduler,
+        vae=checkpoint.vae, text_encoder=checkpoint.text_encoder, tokenizer=None, unet=checkpoint.unet, scheduler=scheduler,
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )
     pipeline.set_progress_bar_config(disable=True)

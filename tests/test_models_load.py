@@ -15,6 +15,7 @@ from nbsd.errors import ModelError, Stopped, WrongFamilyError
 from nbsd.models import families, load
 from nbsd.models.keys import DROPS, TEXT, UNET, VAE
 from nbsd.models.load import load_checkpoint, load_vae
+from nbsd.models.packed import Packed, available, plain_weight
 from nbsd.models.weights import open_weights
 
 ROOT = Path(__file__).parent.parent
@@ -44,8 +45,13 @@ def tensors():
     return load_file(TINY)
 
 
+def weights_of(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The module's tensors in their plain order, whether they are packed or not."""
+    return {name: plain_weight(weight) for name, weight in module.state_dict().items()}
+
+
 def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
-    left, right = one.state_dict(), other.state_dict()
+    left, right = weights_of(one), weights_of(other)
     return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
 
 
@@ -86,15 +92,15 @@ def test_what_a_checkpoint_says_of_itself(tiny):
     assert (tiny.alphas_cumprod.shape, tiny.alphas_cumprod.dtype) == ((1000,), torch.float32)
 
 
-def test_the_modules_are_ready_and_laid_out_channels_last(tiny):
+def test_the_modules_are_ready_and_packed(tiny):
     for module in (tiny.unet, tiny.vae, tiny.text_encoder):
         assert not module.training
         assert not any(weight.requires_grad or weight.is_meta or weight.dtype != torch.float32 for weight in module.parameters())
-    assert tiny.vae.encoder.conv_in.weight.is_contiguous()      # whose group norms are more precise so
-    for module in (tiny.unet, tiny.vae.decoder):
-        convolutions = [part.weight for part in module.modules() if isinstance(part, torch.nn.Conv2d)]
-        assert len(convolutions) > 20
-        assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in convolutions)
+    assert not isinstance(tiny.vae.encoder.conv_in, Packed)         # group norms behind plain ones are more precise
+    for module in (tiny.unet, tiny.vae.decoder, tiny.text_encoder):
+        layers = [part for part in module.modules() if isinstance(part, (torch.nn.Conv2d, torch.nn.Linear))]
+        assert len(layers) > 20
+        assert all(isinstance(layer, Packed) and layer.weight.is_mkldnn for layer in layers) or not available()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -102,8 +108,8 @@ def test_the_weights_come_in_the_precision_asked_for(tiny, dtype):
     half = load_checkpoint(TINY, dtype=dtype)
     assert {weight.dtype for part in (half.unet, half.text_encoder) for weight in part.parameters()} == {dtype}
     assert {weight.dtype for weight in half.vae.parameters()} == {torch.float32}
-    wanted = tiny.unet.state_dict()
-    assert all(torch.equal(weight, wanted[name].to(dtype)) for name, weight in half.unet.state_dict().items())
+    wanted = weights_of(tiny.unet)
+    assert all(torch.equal(weight, wanted[name].to(dtype)) for name, weight in weights_of(half.unet).items())
     assert half.alphas_cumprod.dtype == torch.float32
 
 
@@ -121,7 +127,7 @@ def test_float32_and_bfloat16_files_are_read_too(tiny, tensors, tmp_path):
     wide = load_checkpoint(saved(tmp_path / "f32.safetensors", {k: t.float() if t.is_floating_point() else t for k, t in tensors.items()}))
     assert same(wide.unet, tiny.unet)
     brief = load_checkpoint(saved(tmp_path / "bf16.safetensors", {k: t.bfloat16() if k.startswith(UNET) else t for k, t in tensors.items()}))
-    assert torch.equal(brief.unet.conv_in.weight, tensors[UNET + "input_blocks.0.0.weight"].bfloat16().float())
+    assert torch.equal(plain_weight(brief.unet.conv_in.weight), tensors[UNET + "input_blocks.0.0.weight"].bfloat16().float())
 
 
 def test_progress_counts_every_byte_once_and_may_stop(tensors):
@@ -191,7 +197,7 @@ def test_another_vae_takes_the_place_of_the_models_own(tiny, tensors, tmp_path):
     assert same(got.unet, tiny.unet)
     assert not same(got.vae, tiny.vae)
     weights = torch.load(TINY_VAE, weights_only=True)["state_dict"]
-    assert torch.equal(got.vae.encoder.conv_in.weight, weights["encoder.conv_in.weight"].float())
+    assert torch.equal(plain_weight(got.vae.encoder.conv_in.weight), weights["encoder.conv_in.weight"].float())
     # The same one in the other spellings, and a whole checkpoint as the source of a VAE.
     prefixed = saved(tmp_path / "p.safetensors", {VAE + key: tensor for key, tensor in weights.items() if tensor.ndim})
     assert same(load_vae(prefixed, families.SD1, "cpu", torch.float32), got.vae)

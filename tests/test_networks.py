@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 import nbsd
 from nbsd import Recipe
 from nbsd.errors import ModelError, RecipeError, WrongFamilyError
+from nbsd.models.packed import plain_weight
 from nbsd.events import Note
 from nbsd.pipeline.asked import asked_for
 from nbsd.pipeline.model import Shelf
@@ -100,7 +101,7 @@ def test_latents_and_hashes_are_the_web_uis(tiny, recorded, name):
 
 def bits(model) -> list[bytes]:
     modules = (model.checkpoint.unet, model.checkpoint.text_encoder)
-    return [one.numpy().tobytes() for module in modules for one in module.state_dict().values()]
+    return [plain_weight(one).numpy().tobytes() for module in modules for one in module.state_dict().values()]
 
 
 def test_the_model_is_as_before_afterwards(tiny):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from nbsd.models.packed import pack_layers, plain_weight
 from nbsd.models.patch import patched
 
 
@@ -92,3 +93,19 @@ def test_a_full_device_keeps_the_copy_elsewhere(monkeypatch):
     with patched(module, {"weight": [torch.ones_like]}):
         pass
     assert bits(module) == before
+
+
+def test_packed_weights_are_changed_and_come_back_as_they_were():
+    module = nn.Sequential(nn.Linear(3, 3), nn.Conv2d(2, 2, 3)).requires_grad_(False)
+    before = {name: one.clone() for name, one in module.named_parameters()}
+    for name, one in pack_layers(module).items():
+        one.weight = nn.Parameter(one.packed(before[name]), requires_grad=False)
+    given = torch.ones(1, 3)
+    plain = module[0](given)
+    with patched(module, {"0.weight": [torch.ones_like], "0.bias": [torch.ones_like], "1.weight": [lambda weight: weight]}):
+        assert torch.allclose(module[0](given), plain + 3 + 1)
+        assert torch.equal(plain_weight(module[1].weight), before["1.weight"] * 2)
+        with patched(module, {"0.weight": [torch.ones_like]}):
+            assert torch.allclose(module[0](given), plain + 6 + 1)
+    assert all(torch.equal(plain_weight(one), before[name]) for name, one in module.named_parameters())
+    assert torch.equal(module[0](given), plain)

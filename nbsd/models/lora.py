@@ -220,10 +220,10 @@ class Layer:
         bias: Any = getattr(module, "bias", None)
         try:
             if self.kind is not None:
-                rough = self.kind.change({role: one.float() for role, one in meta.given.items()}, weight.to("meta").float(), None)
+                rough = self.kind.change({role: one.float() for role, one in meta.given.items()}, torch.empty(weight.shape, device="meta"), None)
                 if rough.shape[0] != weight.shape[0] or rough.numel() != weight.numel():
                     return False
-                meta.change(weight.to("meta"))
+                meta.change(torch.empty(weight.shape, device="meta"))
             return "bias" not in self.given or (bias is not None and self.given["bias"].numel() == bias.numel())
         except (RuntimeError, ValueError, AttributeError, IndexError):
             return False

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from nbsd.models.packed import Packed, plain_weight
+
 Change = Callable[[Tensor], Tensor]     # (the weight as it is by now, at least float32) -> what is added to it, of the same shape
 
 
@@ -24,20 +26,32 @@ def patched(module: nn.Module, changes: Mapping[str, Sequence[Change]]) -> Itera
     try:
         with torch.no_grad():
             for name, weight in weights.items():
-                wide = weight.detach().to(torch.promote_types(weight.dtype, torch.float32), copy=True)
+                wide = plain_weight(weight).to(torch.promote_types(weight.dtype, torch.float32), copy=True)
                 for change in changes[name]:
                     wide += change(wide)
-                kept[name] = _copy(weight)
-                weight.copy_(wide)
+                kept[name] = _kept(weight)
+                _put(module, name, wide)
         yield
     finally:
         with torch.no_grad():
             for name, before in kept.items():
-                weights[name].copy_(before)
+                _put(module, name, before)
 
 
-def _copy(weight: Tensor) -> Tensor:
-    """A copy beside the weight, or in the machine's memory where the device has no room for it."""
+def _put(module: nn.Module, name: str, value: Tensor) -> None:
+    """Give a parameter another value: in its own memory, or where it is packed as another tensor."""
+    owner = module.get_submodule(name.rpartition(".")[0])
+    weight = module.get_parameter(name)
+    if isinstance(owner, Packed) and owner.weight is weight:
+        owner.weight = nn.Parameter(value if value.is_mkldnn else owner.packed(value), requires_grad=False)
+    else:
+        weight.copy_(value)
+
+
+def _kept(weight: Tensor) -> Tensor:
+    """A copy beside the weight, or in the machine's memory where the device has no room for it; of a packed one itself."""
+    if weight.is_mkldnn:
+        return weight
     try:
         return weight.detach().clone()
     except torch.OutOfMemoryError:
