@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 import nbsd
 from nbsd import Recipe
 from nbsd.errors import ModelError, RecipeError, WrongFamilyError
-from nbsd.models.packed import plain_weight
 from nbsd.events import Note
+from nbsd.models.packed import plain_weight
 from nbsd.pipeline.asked import asked_for
 from nbsd.pipeline.model import Shelf
 from nbsd.pipeline.networks import with_pairs

@@ -18,6 +18,8 @@ from diffusers.loaders import single_file_utils as theirs
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from nbsd.models.packed import pack_layers
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -75,11 +77,11 @@ UNETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def laid_out(module: torch.nn.Module) -> Any:
-    """The module with its convolutions laid out as nbsd lays them out on a CPU, so that sums are made in the same order."""
-    for weight in module.parameters():
-        if weight.ndim == 4:
-            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+def packed(module: torch.nn.Module) -> Any:
+    """The module with its weights packed as nbsd packs them on a CPU, so that sums are made in the same order."""
+    plain = dict(module.requires_grad_(False).named_parameters())
+    for name, layer in pack_layers(module).items():
+        layer.weight = torch.nn.Parameter(layer.packed(plain[name]), requires_grad=False)
     return module
 
 
@@ -87,7 +89,7 @@ def their_unet(family: str, tensors: dict[str, torch.Tensor], channels: int = 4)
     config = {"block_out_channels": [32, 64, 64, 64], "layers_per_block": 2, "in_channels": channels, **UNETS[family]}
     unet = UNet2DConditionModel(**config).eval()
     unet.load_state_dict(theirs.convert_ldm_unet_checkpoint(tensors, dict(unet.config)), strict=True)
-    return laid_out(unet)
+    return packed(unet)
 
 
 def their_vae(tensors: dict[str, torch.Tensor]) -> AutoencoderKL:
@@ -96,7 +98,7 @@ def their_vae(tensors: dict[str, torch.Tensor]) -> AutoencoderKL:
         layers_per_block=2, latent_channels=4, norm_num_groups=32,
     ).eval()
     vae.load_state_dict(theirs.convert_ldm_vae_checkpoint(tensors, dict(vae.config)), strict=True)
-    return laid_out(vae)
+    return packed(vae)
 
 
 def their_texts(family: str, tensors: dict[str, torch.Tensor]) -> list[torch.nn.Module]:
@@ -119,5 +121,5 @@ def their_texts(family: str, tensors: dict[str, torch.Tensor]) -> list[torch.nn.
         missing, strange = model.load_state_dict(state, strict=False)
         assert not [key for key in missing if not key.endswith("position_ids")]
         assert set(strange) <= {"text_projection.weight", "embeddings.position_ids", "text_model.embeddings.position_ids"}
-        found.append(model)
+        found.append(packed(model))
     return found
