@@ -13,6 +13,7 @@ from nbsd import Recipe
 from nbsd.errors import OutOfMemory, RecipeError, Skipped, Stopped
 from nbsd.events import Note, Progress
 from nbsd.infotext import rules
+from nbsd.models.load import load_vae
 from nbsd.pipeline import make as road
 from nbsd.recipe import OF_2022
 
@@ -145,7 +146,7 @@ def test_a_full_device_says_what_to_lower(tiny, monkeypatch):
 
 def test_a_vae_that_overflows_in_half_precision_is_widened_and_that_is_told(monkeypatch):
     model = nbsd.load(MODELS / "tiny-sd1.safetensors", device="cpu")
-    model.checkpoint.vae.half()
+    model.checkpoint.vae = load_vae(model.checkpoint.path, model.checkpoint.family, "cpu", torch.float16)
     narrow, told = model.decode, []
 
     def overflowing(latents: torch.Tensor) -> torch.Tensor:
