@@ -275,6 +275,37 @@ class Panel:
     def thumbnails(self) -> int:
         return int(self.page.js("document.querySelectorAll('.nbsd .nbsd-gallery img').length"))
 
+    def mode(self, name: str) -> None:
+        """txt2img, img2img, inpaint or extras."""
+        self.page.page.locator(f".nbsd .nbsd-mode button:text-is('{name}')").click()
+        self.page.quiet()
+
+    def stroke(self, *points: tuple[float, float], finger: bool = False) -> None:
+        """Paint on the canvas with the mouse or a finger; points are shares of its width and height."""
+        page, canvas = self.page.page, self.page.page.locator(".nbsd .nbsd-pad-mask")
+        canvas.scroll_into_view_if_needed()
+        box = canvas.bounding_box()
+        assert box is not None
+        places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
+        if finger:
+            session = page.context.new_cdp_session(page)
+            for kind, (x, y) in zip(("touchStart", *["touchMove"] * (len(places) - 1)), places, strict=True):
+                session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y}]})
+            session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+            session.detach()
+        else:
+            page.mouse.move(*places[0])
+            page.mouse.down()
+            for place in places[1:]:
+                page.mouse.move(*place, steps=5)
+            page.mouse.up()
+        self.page.quiet()
+
+    def inked(self, x: float, y: float) -> bool:
+        """Whether the canvas shows the mask at a place, given as shares of its width and height."""
+        return bool(self.page.js(f"""(() => {{ const c = document.querySelector('.nbsd .nbsd-pad-mask');
+            return c.getContext('2d').getImageData(Math.floor({x} * c.width), Math.floor({y} * c.height), 1, 1).data[3] > 0; }})()"""))
+
     def sticking_out(self) -> list[str]:
         """Parts that are wider than the panel, as their classes; those in a box that scrolls sideways do not count."""
         found: list[str] = self.page.js("""(() => {

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
@@ -268,6 +269,60 @@ def test_while_another_cell_runs(panel, page, place):
     (place.folder / "go").touch()
     page.wait("window.ran[2]")
     assert "gone" in page.output(2)
+
+
+KEEP_MASK = "studio._panel.given.editor.drawing.mask.save('mask.png')"
+
+
+@pytest.mark.cells(START, SHOW, KEEP_MASK)
+def test_only_what_is_masked_changes(panel, page, place):
+    """With the canvas in the newest environment; in Colab's, which has no widgets of ipycanvas, with the rectangles that come instead."""
+    panel.click("generate")
+    panel.says("status", "done")
+    panel.click("send-inpaint")
+    if place.name == "newest":
+        paint_with_mouse_and_finger(panel, page)
+    else:
+        page.wait("document.querySelector('.nbsd .nbsd-boxes')?.offsetParent")
+        assert "does not load" in panel.text("editor .nbsd-hint")
+        panel.click("box-add")
+        page.quiet()
+        page.errors = [error for error in page.errors if "ipycanvas" not in error]
+    page.run(2)
+    panel.choose("field-inpaint-only_masked", "Only masked")
+    panel.fill("field-inpaint-mask_blur", 0)
+    panel.fill("seed", 5)
+    panel.click("generate")
+    page.wait("document.querySelectorAll('.nbsd .nbsd-gallery img').length === 2")
+    panel.says("status", "done")
+    page.screenshot(f"inpaint-{place.name}", ".nbsd")
+    before, after = (np.asarray(Image.open(file)) for file in pngs(place))
+    mask = np.asarray(Image.open(place.folder / "mask.png")) > 0
+    changed = (before != after).any(axis=2)
+    assert 0.03 < mask.mean() < 0.6 and not changed[~mask].any()
+    assert changed[mask].mean() > 0.9
+    assert "Denoising strength: 0.75" in panel.value("infotext") and "Inpaint area: Only masked" in panel.value("infotext")
+
+
+def paint_with_mouse_and_finger(panel: lab.Panel, page: lab.Page) -> None:
+    page.wait("document.querySelector('.nbsd .nbsd-pad-mask')?.offsetParent")
+    panel.stroke((0.2, 0.2), (0.7, 0.3))
+    page.wait("!document.querySelector('.nbsd .nbsd-undo').disabled")
+    assert panel.inked(0.45, 0.25) and not panel.inked(0.45, 0.8)
+    panel.click("undo")
+    page.wait("document.querySelector('.nbsd .nbsd-undo').disabled")
+    page.quiet()
+    assert not panel.inked(0.45, 0.25)
+    panel.stroke((0.3, 0.6), (0.7, 0.6), (0.7, 0.8))
+    panel.stroke((0.2, 0.3), (0.4, 0.3), finger=True)
+    assert panel.inked(0.7, 0.7) and panel.inked(0.3, 0.3)
+    page.reload()
+    panel.shown()
+    page.wait("document.querySelector('.nbsd .nbsd-pad-mask')?.offsetParent")
+    page.quiet()
+    ink = "(() => { const c = document.querySelector('.nbsd .nbsd-pad-mask'); return c.getContext('2d')"
+    page.wait(f"{ink}.getImageData(Math.floor(0.7 * c.width), Math.floor(0.7 * c.height), 1, 1).data[3] > 0 }})()")
+    assert panel.inked(0.3, 0.3) and not panel.inked(0.45, 0.25)
 
 
 @pytest.mark.parametrize("theme", ["Light", "Dark"])
