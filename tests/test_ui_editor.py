@@ -130,7 +130,9 @@ def test_the_eraser_and_colours(editor: Editor, canvases: Canvases) -> None:
 def test_after_a_reload_everything_is_drawn_again(editor: Editor, canvases: Canvases) -> None:
     canvases.stroke((20, 30), (60, 30))
     canvases.sent.clear()
+    editor._pad._mask._canvas_manager._current_canvas = editor._pad._mask
     canvases.tell("client_ready")
+    assert editor._pad._mask._canvas_manager._current_canvas is None        # so that the new page is told which canvas is meant
     assert canvases.drawn() == ["mask putImageData"] and editor._pad.ready
     canvases.sent.clear()
     editor.undo.click()

@@ -14,9 +14,9 @@ from nbsd.ui.parts import Parts
 
 PARTS = {"img2img": Img2Img, "inpaint": Inpaint, "soft": Soft, "hires": Hires}
 # Fields without a control: what a pasted recipe says of them is kept.
-UNSEEN = {"inpaint.soft", "img2img.background", "img2img.image_hash"}
+UNSEEN = {"inpaint.soft", "img2img.image_hash"}
 VALUES = {
-    "lines": st.text(max_size=20), "whole": st.integers(0, 4096), "number": st.floats(0, 100, allow_nan=False), "yes": st.booleans(),
+    "lines": st.text(max_size=20), "text": st.text(max_size=20), "whole": st.integers(0, 4096), "number": st.floats(0, 100, allow_nan=False), "yes": st.booleans(),
 }
 
 

@@ -119,6 +119,7 @@ ELSEWHERE: dict[str, str] = {
 # How a value is entered: the widget, and what of the row it is made with.
 KINDS: dict[str, tuple[type[w.Widget], Callable[[Control], dict[str, Any]]]] = {
     "lines": (w.Textarea, lambda row: {"rows": row.rows}),
+    "text": (w.Text, lambda row: {}),
     "whole": (w.IntText, lambda row: {"step": int(row.step)}),
     "number": (w.FloatText, lambda row: {"step": row.step}),
     "choice": (w.Dropdown, lambda row: {"options": row.choices}),

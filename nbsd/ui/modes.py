@@ -11,17 +11,13 @@ from typing import Any
 
 import ipywidgets as w
 
-from nbsd.names import SAMPLER_FACTS, SCHEDULE_NAMES
+from nbsd.names import IMAGE_UPSCALERS, LATENT_UPSCALERS, MASKED_CONTENTS, RESIZE_MODES, SAMPLER_FACTS, SCHEDULE_NAMES
 from nbsd.recipe import Hires, Img2Img, Inpaint, Recipe, Soft
 from nbsd.ui.controls import Choices, Control, make, put, set_tip
 from nbsd.ui.parts import Parts
 
 TXT2IMG, IMG2IMG, INPAINT, EXTRAS = "txt2img", "img2img", "inpaint", "extras"
 MODES = (TXT2IMG, IMG2IMG, INPAINT, EXTRAS)
-LATENT_UPSCALERS = ("Latent", "Latent (antialiased)", "Latent (bicubic)", "Latent (bicubic antialiased)", "Latent (nearest)",
-                    "Latent (nearest-exact)")
-PLAIN_UPSCALERS = ("None", "Lanczos", "Nearest")
-RESIZE_MODES = ("Just resize", "Crop and resize", "Resize and fill", "Just resize (latent upscale)")
 
 def same(*values: str) -> Choices:
     """Choices that are shown as they are."""
@@ -35,13 +31,14 @@ IMG2IMG_ROWS: tuple[Control, ...] = (
             tip="What happens when the picture is not as large as Settings say"),
     Control("img2img.noise_multiplier", "Noise multiplier", "number", step=0.01, tip="1 is usual; less is flatter"),
     Control("img2img.extra_noise", "Extra noise", "number", step=0.01),
+    Control("img2img.background", "Behind transparency", "text", tip="The colour behind what is transparent in the picture, as #ffffff"),
     Control("img2img.color_correction", "Colour correction", "yes", tip="Give the result the colours of the picture"),
     Control("img2img.exact_steps", "Exactly as many steps as set", "yes", tip="Else a share of them, the denoising strength"),
 )
 INPAINT_ROWS: tuple[Control, ...] = (
     Control("inpaint.mask_blur", "Mask blur", "whole", tip="Pixels, 0 to 64"),
     Control("inpaint.invert", "Mask mode", "choice", choices=(("Inpaint masked", False), ("Inpaint not masked", True))),
-    Control("inpaint.fill", "Masked content", "choice", choices=same("fill", "original", "latent noise", "latent nothing"),
+    Control("inpaint.fill", "Masked content", "choice", choices=same(*MASKED_CONTENTS),
             tip="What stands under the mask at the start"),
     Control("inpaint.only_masked", "Inpaint area", "choice", choices=(("Whole picture", False), ("Only masked", True)),
             tip="Only masked: the part is made at the full size of Settings and put back; all else stays as it is, to the byte"),
@@ -58,7 +55,7 @@ SOFT_ROWS: tuple[Control, ...] = (
     Control("soft.difference_contrast", "Difference contrast", "number", step=0.25),
 )
 HIRES_ROWS: tuple[Control, ...] = (
-    Control("hires.upscaler", "Upscaler", "choice", choices=same(*LATENT_UPSCALERS, *PLAIN_UPSCALERS)),
+    Control("hires.upscaler", "Upscaler", "choice", choices=same(*LATENT_UPSCALERS, *IMAGE_UPSCALERS)),
     Control("hires.denoising_strength", "Denoising strength", "number", step=0.05, tip="0 to 1: how much the second pass may change"),
     Control("hires.steps", "Hires steps", "whole", tip="0 = as many as in the first pass"),
     Control("hires.scale", "Upscale by", "number", step=0.05, tip="1 to 4; not used when a width or a height is given"),
@@ -114,7 +111,7 @@ class Modes:
     def set_files(self, models: Sequence[str], upscalers: Sequence[str]) -> None:
         """Offer these checkpoints and these upscalers' files in the hires fix."""
         for field, first, more in (("hires.model", [("Use same checkpoint", "")], models),
-                                   ("hires.upscaler", [*same(*LATENT_UPSCALERS, *PLAIN_UPSCALERS)], upscalers)):
+                                   ("hires.upscaler", [*same(*LATENT_UPSCALERS, *IMAGE_UPSCALERS)], upscalers)):
             widget, value = self.by_field[field], self.by_field[field].value
             widget.options = [*first, *((name, name) for name in more)]
             put(widget, value)

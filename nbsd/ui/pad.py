@@ -65,6 +65,8 @@ class Pad:
         """Draw what the Drawing has, whatever is on the screen."""
         if self._drawing.painting:
             return      # the stroke that is being painted goes on
+        # ipycanvas names the canvas only when it is another one than that of the last command, and a page loaded anew has not heard that.
+        self._mask._canvas_manager._current_canvas = None
         mask = np.asarray(self._drawing.mask.resize((self._mask.width, self._mask.height), Image.Resampling.NEAREST))
         tint = np.empty((*mask.shape, 4), np.uint8)
         tint[..., :3], tint[..., 3] = TINT, mask

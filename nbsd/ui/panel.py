@@ -28,7 +28,7 @@ EXAMPLE = """masterpiece, 1girl ...
 Negative prompt: lowres ...
 Steps: 28, Sampler: Euler, CFG scale: 12, Seed: 2870305590, ..."""
 TABS = ("Settings", "Advanced", "Paste a recipe", "Files")
-SELDOM = ("img2img.noise_multiplier", "img2img.extra_noise", "img2img.color_correction", "img2img.exact_steps",
+SELDOM = ("img2img.noise_multiplier", "img2img.extra_noise", "img2img.background", "img2img.color_correction", "img2img.exact_steps",
           "inpaint.overlay", "inpaint.round_mask")
 
 
