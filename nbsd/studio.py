@@ -264,12 +264,12 @@ class Studio:
     def _clicked_generate(self) -> None:
         if self._asked is not None and not self._asked.done:
             return      # a double click
-        asked = Settled(self._form)
+        asked = Settled(self._form, self._given)
 
         def run(report: Report, control: Control) -> None:
-            recipe, count, size = asked.get()
+            recipe, count, size, given = asked.get()
             job.batch_size, job.width = size, recipe.width
-            self._make(self._complete(recipe), count, size, self._given(recipe), report, control)
+            self._make(self._complete(recipe), count, size, given, report, control)
 
         job = ScreenJob(run, self._screen)
         self._begin(job)

@@ -113,13 +113,14 @@ class Settled:
     click overtakes what was typed just before it. So the form is read once it has been still for SETTLE.
     """
 
-    def __init__(self, form: Form) -> None:
-        self._form = form
-        self._read: Future[tuple[Recipe, int, int]] = Future()
+    def __init__(self, form: Form, given: Callable[[Recipe], Any] = lambda recipe: None) -> None:
+        """`given`: what else a recipe needs, taken at the same time (the picture and the mask that it changes)."""
+        self._form, self._given = form, given
+        self._read: Future[tuple[Recipe, int, int, Any]] = Future()
         threading.Thread(target=self._wait, name="nbsd-settled", daemon=True).start()
 
-    def get(self) -> tuple[Recipe, int, int]:
-        """The recipe (a seed may be -1), how many pictures, and how many at a time; waits until the form is still."""
+    def get(self) -> tuple[Recipe, int, int, Any]:
+        """The recipe (a seed may be -1), how many pictures, how many at a time, and what `given` says; waits until the form is still."""
         return self._read.result()
 
     def _wait(self) -> None:
@@ -128,7 +129,8 @@ class Settled:
             seen = self._form.changes
             time.sleep(SETTLE)
         try:
-            self._read.set_result((self._form.read(), *self._form.job()))
+            recipe = self._form.read()
+            self._read.set_result((recipe, *self._form.job(), self._given(recipe)))
         except Exception as error:  # whoever asked is told, in the job's thread
             self._read.set_exception(error)
 

@@ -1,0 +1,105 @@
+"""The studio with a given picture: what reaches the model, and what is sent from result to source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from test_studio import click, door, made, quick, studio, until, words  # noqa: F401
+
+from nbsd.errors import RecipeError
+from nbsd.recipe import Img2Img, Inpaint, Recipe
+from nbsd.studio import Studio
+from nbsd.ui.brushes import Brush
+
+RECIPE = Recipe(prompt="a cat", steps=2, seed=3, width=64, height=64)
+CHANGE = Recipe(prompt="a cat", steps=2, seed=3, width=64, height=64, img2img=Img2Img())
+
+
+def test_words_alone_are_made_without_a_picture(studio: Studio) -> None:  # noqa: F811
+    studio._panel.given.source.take(Image.new("RGB", (32, 32)), "old")
+    studio.generate(RECIPE)
+    assert studio._shelf.given == [(None, None)]
+
+
+def test_a_picture_and_a_mask_from_a_cell(studio: Studio) -> None:  # noqa: F811
+    picture, mask = Image.new("RGB", (32, 32)), Image.new("L", (32, 32), 255)
+    studio.generate(CHANGE, image=picture)
+    studio.generate(Recipe(steps=2, width=64, height=64, img2img=Img2Img(), inpaint=Inpaint()), image="cat.png", mask=mask)
+    assert studio._shelf.given == [(picture, None), ("cat.png", mask)]
+
+
+def test_without_one_from_a_cell_it_is_the_panels(studio: Studio) -> None:  # noqa: F811
+    with pytest.raises(RecipeError, match="no picture to change"):
+        studio.generate(CHANGE)
+    picture = Image.new("RGB", (32, 32))
+    studio._panel.given.source.take(picture, "of the panel")
+    studio.generate(CHANGE)
+    assert studio._shelf.given == [(picture, None)]
+
+
+def test_generate_with_a_mask_and_interrupt_as_ever(studio: Studio) -> None:  # noqa: F811
+    studio.generate(RECIPE)
+    studio._panel.send["inpaint"].click()
+    click(studio, "generate")
+    until(lambda: studio._asked.done)
+    assert "nothing is masked" in words(studio, "error") and words(studio, "status") == "failed"
+    studio._panel.given.editor.drawing.rectangle((8, 8, 24, 24), Brush())
+    studio._form["steps"].value = 2
+    click(studio, "generate")
+    until(lambda: studio._asked.done)
+    until(lambda: words(studio, "status").startswith("done: 1 picture"))
+    picture, mask = studio._shelf.given[-1]
+    assert picture.size == mask.size == (64, 64) and mask.getbbox() == (8, 8, 24, 24)
+    assert studio._shelf.asked[-1].inpaint == Inpaint() and words(studio, "error") == ""
+
+
+def test_the_mask_is_that_of_the_click(door: str, tmp_path: Path) -> None:  # noqa: F811
+    """What is painted while the job waits in the queue belongs to the next one."""
+    studio = made(tmp_path)     # noqa: F811
+    studio._form.write(Recipe(steps=2, width=64, height=64, img2img=Img2Img(), inpaint=Inpaint()))
+    given = studio._panel.given
+    given.source.take(Image.new("RGB", (64, 64)), "a")
+    given.follow()
+    given.editor.drawing.rectangle((0, 0, 8, 8), Brush())
+    from nbsd.ui.form import Settled
+
+    asked = Settled(studio._form, studio._given)
+    _, _, _, taken = asked.get()
+    given.editor.drawing.clear()
+    assert taken["mask"].getbbox() == (0, 0, 8, 8)
+
+
+def test_a_result_is_sent_with_its_size(studio: Studio) -> None:  # noqa: F811
+    studio.generate(Recipe(steps=2, width=96, height=64))
+    for mode, button in studio._panel.send.items():
+        studio._form["width"].value = 512
+        button.click()
+        assert studio._form.modes.mode.value == mode
+        assert studio._panel.given.source.picture.size == (96, 64)
+        assert studio._form["width"].value == (512 if mode == "extras" else 96)
+    assert f"nbsd-in-{mode}" in studio._panel.widget._dom_classes
+    assert studio._panel.given.source.name.endswith(".png")
+
+
+def test_nothing_is_sent_before_there_is_a_result(studio: Studio) -> None:  # noqa: F811
+    buttons = (*studio._panel.send.values(), studio._panel.given.source.use)
+    assert all(button.disabled for button in buttons)
+    studio.generate(RECIPE)
+    assert not any(button.disabled for button in buttons)
+
+
+def test_a_blank_picture_to_sketch_on(studio: Studio) -> None:  # noqa: F811
+    studio._form.modes.mode.value = "img2img"
+    studio._form["width"].value = 256
+    studio._panel.given.source.blank.click()
+    assert studio._panel.given.source.picture.size == (256, 512) and studio._panel.given.painting
+
+
+def test_a_pasted_img2img_recipe_waits_for_its_picture(studio: Studio) -> None:  # noqa: F811
+    studio.paste("a cat\nSteps: 2, Sampler: Euler, Seed: 1, Size: 64x64, Denoising strength: 0.4")
+    assert studio.recipe.img2img == Img2Img(denoising_strength=0.4)
+    click(studio, "generate")
+    until(lambda: studio._asked.done)
+    assert "no picture to change" in words(studio, "error")
