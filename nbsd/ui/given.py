@@ -13,7 +13,7 @@ from nbsd.recipe import Recipe
 from nbsd.ui import paste
 from nbsd.ui.brushes import Box, Brush
 from nbsd.ui.editor import Editor, set_class
-from nbsd.ui.modes import IMG2IMG, INPAINT, INPAINT_ROWS, SOFT_ROWS, Modes
+from nbsd.ui.modes import EXTRAS_ROWS, IMG2IMG, INPAINT, INPAINT_ROWS, SOFT_ROWS, Modes
 from nbsd.ui.parts import Parts
 from nbsd.ui.source import Source, on_white
 
@@ -70,9 +70,9 @@ class Given:
         self.source.preview.layout.display = "none" if self.painting or self.source.picture is None else None
         self.editor.widget.layout.display = None if self.painting else "none"
 
-    def send(self, picture: Image.Image, name: str, mode: str) -> None:
-        """Take a picture and go to a mode."""
-        self.source.take(picture, name)
+    def send(self, picture: Image.Image, name: str, mode: str, said: str = "") -> None:
+        """Take a picture, with the infotext that it carries, and go to a mode."""
+        self.source.take(picture, name, said)
         self.modes.mode.value = mode
 
     # --- inside
@@ -137,7 +137,8 @@ class Given:
             "nbsd-column", parts.make(w.Box, "nbsd-group", children=rows), self.modes.soft, soft, sides)
         inpaint.add_class("nbsd-only-inpaint")
         mask_file.add_class("nbsd-only-inpaint")
-        return parts.column("nbsd-given", source, self.sketching, self.editor.widget, mask_file, strength, inpaint)
+        larger = parts.make(w.Box, "nbsd-group", "nbsd-only-extras", children=[by_field[row.field] for row in EXTRAS_ROWS])
+        return parts.column("nbsd-given", source, self.sketching, self.editor.widget, mask_file, strength, inpaint, larger)
 
 
 def extended(picture: Image.Image, left: int = 0, right: int = 0, up: int = 0, down: int = 0) -> tuple[Image.Image, list[Box]]:

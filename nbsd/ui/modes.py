@@ -12,6 +12,7 @@ from typing import Any
 import ipywidgets as w
 
 from nbsd.names import IMAGE_UPSCALERS, LATENT_UPSCALERS, MASKED_CONTENTS, RESIZE_MODES, SAMPLER_FACTS, SCHEDULE_NAMES
+from nbsd.pipeline.extras import Enlarging
 from nbsd.recipe import Hires, Img2Img, Inpaint, Recipe, Soft
 from nbsd.ui.controls import Choices, Control, make, put, set_tip
 from nbsd.ui.parts import Parts
@@ -67,8 +68,17 @@ HIRES_ROWS: tuple[Control, ...] = (
     Control("hires.prompt", "Hires prompt (empty = the same)", "lines", rows=2, more_classes=("nbsd-wide",)),
     Control("hires.negative_prompt", "Hires negative prompt (empty = the same)", "lines", rows=2, more_classes=("nbsd-wide",)),
 )
-ROWS = (*IMG2IMG_ROWS, *INPAINT_ROWS, *SOFT_ROWS, *HIRES_ROWS)
-_PARTS: dict[str, Callable[..., Any]] = {"img2img": Img2Img, "inpaint": Inpaint, "soft": Soft, "hires": Hires}
+EXTRAS_ROWS: tuple[Control, ...] = (
+    Control("extras.upscaler", "Upscaler", "choice", choices=same(*IMAGE_UPSCALERS)),
+    Control("extras.scale", "Upscale by", "number", step=0.25, tip="1 to 8; not used when a width or a height is given"),
+    Control("extras.width", "Resize width to", "whole", step=8, tip="0 = by the scale, or as the height says"),
+    Control("extras.height", "Resize height to", "whole", step=8, tip="0 = by the scale, or as the width says"),
+    Control("extras.second", "Upscaler 2", "choice", choices=same(*IMAGE_UPSCALERS), tip="Laid over the first; None = none"),
+    Control("extras.visibility", "Upscaler 2 visibility", "number", step=0.05, tip="0 to 1"),
+    Control("extras.crop", "Crop to fit", "yes", tip="Where width and height are given: cut what sticks out"),
+)
+ROWS = (*IMG2IMG_ROWS, *INPAINT_ROWS, *SOFT_ROWS, *HIRES_ROWS, *EXTRAS_ROWS)
+_PARTS: dict[str, Callable[..., Any]] = {"img2img": Img2Img, "inpaint": Inpaint, "soft": Soft, "hires": Hires, "extras": Enlarging}
 
 
 class Modes:
@@ -84,6 +94,7 @@ class Modes:
         self._kept: dict[str, Any] = {name: part() for name, part in _PARTS.items()}    # with what has no control
         self.by_field |= {"mode": self.mode, "hires": self.hires, "soft": self.soft}
         self.write(Recipe())
+        self._show("extras", Enlarging())
 
     def read(self, recipe: Recipe) -> Recipe:
         """The recipe with the parts of this mode. What a pasted recipe has beside them stays."""
@@ -100,21 +111,32 @@ class Modes:
         """Show the parts of a recipe, and the mode that it belongs to; extras stays, where the recipe is one of words alone."""
         for name, part in (("img2img", recipe.img2img), ("inpaint", recipe.inpaint), ("hires", recipe.hires),
                            ("soft", recipe.inpaint and recipe.inpaint.soft)):
-            self._kept[name] = part or _PARTS[name]()
-            for row in ROWS:
-                if row.field.startswith(f"{name}."):
-                    put(self.by_field[row.field], getattr(self._kept[name], row.field.split(".")[1]))
+            self._show(name, part or _PARTS[name]())
         self.hires.value = recipe.hires is not None and recipe.img2img is None
         self.soft.value = recipe.inpaint is not None and recipe.inpaint.soft is not None
         self.mode.value = INPAINT if recipe.inpaint else IMG2IMG if recipe.img2img else TXT2IMG
 
+    @property
+    def enlarging(self) -> Enlarging:
+        """What the controls of extras say."""
+        found: Enlarging = self._part("extras")
+        return found
+
     def set_files(self, models: Sequence[str], upscalers: Sequence[str]) -> None:
         """Offer these checkpoints and these upscalers' files in the hires fix."""
         for field, first, more in (("hires.model", [("Use same checkpoint", "")], models),
-                                   ("hires.upscaler", [*same(*LATENT_UPSCALERS, *IMAGE_UPSCALERS)], upscalers)):
+                                   ("hires.upscaler", [*same(*LATENT_UPSCALERS, *IMAGE_UPSCALERS)], upscalers),
+                                   ("extras.upscaler", [*same(*IMAGE_UPSCALERS)], upscalers),
+                                   ("extras.second", [*same(*IMAGE_UPSCALERS)], upscalers)):
             widget, value = self.by_field[field], self.by_field[field].value
             widget.options = [*first, *((name, name) for name in more)]
             put(widget, value)
+
+    def _show(self, name: str, part: Any) -> None:
+        self._kept[name] = part
+        for row in ROWS:
+            if row.field.startswith(f"{name}."):
+                put(self.by_field[row.field], getattr(part, row.field.split(".")[1]))
 
     def _part(self, name: str) -> Any:
         found = {field: widget.value for field, widget in self.by_field.items() if field.startswith(f"{name}.")}

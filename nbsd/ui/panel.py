@@ -162,7 +162,7 @@ class Panel:
         """The picture that is shown becomes the source of a mode; what is made of it is as large."""
         if (picture := self.view.picture) is not None:
             name = picture.path.name if picture.path else f"result, seed {picture.recipe.seed}"
-            self.given.send(picture.image, name, mode)
+            self.given.send(picture.image, name, mode, picture.infotext)
             if mode != EXTRAS:
                 self.use_size()
 

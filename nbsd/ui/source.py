@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import io
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import ipywidgets as w
 from PIL import Image
 
+from nbsd import infotext
+from nbsd.errors import NbsdError
 from nbsd.ui import paste
 from nbsd.ui.controls import set_tip
 from nbsd.ui.parts import Parts
@@ -24,7 +28,7 @@ class Source:
     def __init__(self, parts: Parts, on_change: Callable[[], None], tried: Callable[[Callable[[], Any]], None]) -> None:
         """`tried` runs what a click asks for and shows what goes wrong."""
         self.picture: Image.Image | None = None
-        self.name = ""
+        self.name = self.said = ""      # what it is called, and the infotext that it carries
         self._on_change = on_change
         self.upload = parts.make(w.FileUpload, "nbsd-source-upload", accept="image/*", multiple=False, description="Open a picture")
         self.path = parts.make(
@@ -42,9 +46,9 @@ class Source:
         self.upload.observe(lambda _: tried(self._uploaded), "value")
         self.path.observe(lambda _: tried(self._typed), "value")
 
-    def take(self, picture: Image.Image, name: str) -> None:
-        """Use this picture."""
-        self.picture, self.name = picture, name
+    def take(self, picture: Image.Image, name: str, said: str = "") -> None:
+        """Use this picture. `said`: the infotext that it carries."""
+        self.picture, self.name, self.said = picture, name, said
         small = on_white(picture)
         small.thumbnail((SIDE, SIDE))
         out = io.BytesIO()
@@ -58,14 +62,14 @@ class Source:
 
         for name, data in paste.uploaded(self.upload.value):
             paste.empty(self.upload)
-            self.take(read_picture(data), name)
+            self.take(read_picture(data), name, _said(data))
 
     def _typed(self) -> None:
         from nbsd.images import read_picture
 
         path = self.path.value.strip().strip("\"'")
         if path:
-            self.take(read_picture(path), path)
+            self.take(read_picture(path), path, _said(str(Path(path).expanduser())))
 
     def _say(self) -> None:
         if self.picture is None:
@@ -74,6 +78,13 @@ class Source:
         else:
             width, height = self.picture.size
             self.about.value = f"<span><b>{html.escape(self.name)}</b> · {width}×{height}</span>"
+
+
+def _said(source: str | bytes) -> str:
+    """The infotext that a picture carries; its pixels may be good where that is not."""
+    with contextlib.suppress(NbsdError):
+        return infotext.from_image(source) or ""
+    return ""
 
 
 def on_white(picture: Image.Image) -> Image.Image:
