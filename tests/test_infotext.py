@@ -575,3 +575,13 @@ def test_the_examples_in_the_docstrings_hold():
     for module in (text, recipes):
         result = doctest.testmod(module)
         assert result.attempted and not result.failed
+
+
+def test_a_picture_with_a_header_of_one_byte_is_one_sentence():
+    with pytest.raises(NbsdError, match="cannot be read"):
+        from_image(b"\x89PNG\r\n\x1a\n\0\0\0\x01IHDR\0\0\0\x40" + bytes(40))
+
+
+def test_a_blank_at_the_end_is_no_value():
+    text = "a\nSteps: 1, Seed: 2, Foo: x ,"
+    assert read(write(read(text))) == read(text)

@@ -163,6 +163,11 @@ def test_twice_the_steps_divides_the_error(name, order):
     assert k_miss(name, 80) / k_miss(name, 160) == pytest.approx(2**order, rel=0.15)
 
 
+@pytest.mark.parametrize("points", [2, 11, 20])
+def test_restart_of_less_than_20_steps_is_heun(points):
+    assert k_miss("Restart", points) == k_miss("Heun", points)
+
+
 @pytest.mark.parametrize("name", ["DPM fast", "DPM adaptive"])
 def test_the_solvers_of_third_order_come_near(name):
     assert k_miss(name, 40) < 0.02

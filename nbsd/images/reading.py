@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import struct
 import warnings
-import zlib
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -14,12 +12,11 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from nbsd.errors import NbsdError
+from nbsd.infotext.metadata import BROKEN
 from nbsd.picture import Picture
 
 MOST_PIXELS = 8192 * 8192       # in a picture that is read: the largest that can be made
 SIXTEEN_BITS = 257              # 65535 / 255: a 16-bit value over this is its byte
-# What Pillow's readers raise for broken files
-BROKEN = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError, OverflowError, MemoryError, struct.error, zlib.error)
 _USE = "give a PNG, JPEG or WebP file"
 
 

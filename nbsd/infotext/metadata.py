@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import struct
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ TEXT_KEY = "parameters"                     # of the PNG chunk, modules/images.p
 EXIF_IFD, USER_COMMENT = 0x8769, 0x9286     # numbers of the EXIF standard
 CODE = 8                                    # bytes before a user comment that say how it is written
 STEALTH_PLAIN, STEALTH_ZIPPED = b"stealth_pnginfo", b"stealth_pngcomp"     # how hidden text begins
+# What Pillow's readers raise for broken files
+BROKEN = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError, OverflowError, MemoryError, struct.error, zlib.error)
 LARGEST = 16 * 2**20                        # bytes of text; no recipe is longer
 
 # NovelAI's JSON has no room for these; the service ran with them (its paper "NovelAI improvements on Stable Diffusion", and the
@@ -47,8 +50,8 @@ def from_image(source: bytes | str | os.PathLike[str]) -> str | None:
         raise NbsdError(f"{name} is no picture that can be read: give a PNG, JPEG, WebP or GIF file with a recipe") from error
     except Image.DecompressionBombError as error:
         raise NbsdError(f"{name} has too many pixels to be a picture with a recipe: paste its text instead") from error
-    except OSError as error:
-        raise NbsdError(f"{name} cannot be read ({error.strerror or error}): give the path of a picture") from error
+    except BROKEN as error:
+        raise NbsdError(f"{name} cannot be read ({getattr(error, 'strerror', None) or error}): give the path of a picture") from error
 
 
 def _text_of(image: Image) -> str | None:
@@ -75,7 +78,7 @@ def _texts(image: Image) -> Any:
 def _user_comment(image: Image) -> str | None:
     try:
         comment = image.getexif().get_ifd(EXIF_IFD).get(USER_COMMENT)
-    except (OSError, SyntaxError, ValueError, KeyError, TypeError):     # what Pillow raises for broken EXIF
+    except BROKEN:
         return None
     if isinstance(comment, str):
         return comment

@@ -215,7 +215,7 @@ def _pairs(line: str, json_ends: JsonEnds | None = None) -> Iterator[Pair]:
         ended = (key, line[begin:end], begin)
         at = end + 1
     if ended:
-        yield Pair(*ended[:2], _trimmed(line[ended[2]:]))
+        yield Pair(*ended[:2], _trimmed(line[ended[2]:]).rstrip())
 
 
 def _value_end(line: str, begin: int) -> int:
