@@ -40,7 +40,7 @@ _OTHERS = ""        # the place of keys that have none
 
 def read(text: str) -> Recipe:
     """The recipe that a text describes. Any text is understood: what is no parameter is prompt, what is unknown is kept."""
-    parts = layout(text, whole_json=True)
+    parts = layout(text, whole_json=_is_strange)
     draft, unknown = _drafted(parts)
     recipe = _built(draft, parts, {pair.key: unquote(pair.value) for pair in parts.pairs})
     kept = Leftovers(unknown, parts.head, (Written(pair.key, pair.raw) for pair in parts.pairs))
@@ -88,6 +88,11 @@ def _drafted(parts: Layout) -> tuple[Draft, list[tuple[str, str]]]:
         except ValueError:
             unknown.append((pair.key, pair.raw))
     return draft, unknown
+
+
+def _is_strange(key: str) -> bool:
+    """Whether a key stands for no field of a recipe."""
+    return key not in _ROWS or not _ROWS[key].paths
 
 
 def _built(draft: Draft, parts: Layout, pairs: dict[str, str]) -> Recipe:
@@ -266,5 +271,5 @@ def _readable(key: str, raw: str) -> str:
     """The text of an unknown key as it has to be written: quoted, unless it is so already or is JSON that reads back as itself."""
     if unquote(raw) != raw:
         return raw
-    pairs = layout(f"\naa: 0, bb: 0, {key}: {raw}", whole_json=True).pairs if raw[:1] in ("[", "{") else []
+    pairs = layout(f"\naa: 0, bb: 0, {key}: {raw}", whole_json=_is_strange).pairs if raw[:1] in ("[", "{") else []
     return raw if pairs[2:] and pairs[2:] == [Pair(key, pairs[2].value, raw)] else str(quote(raw))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from packaging.version import InvalidVersion, Version
@@ -71,17 +71,18 @@ def unquote(text: str) -> str:
         return text
 
 
-def layout(text: str, whole_json: bool = False) -> Layout:
+def layout(text: str, whole_json: Callable[[str], bool] | None = None) -> Layout:
     """Prompt, negative prompt and parameters, cut as the web UI cuts them.
 
-    `whole_json`: a value that is a JSON object or array stays whole. The web UI ends it at its first comma and may find keys in it.
+    `whole_json`: for which keys a value that is a JSON object or array stays whole. The web UI ends it at its first comma and may find
+    keys in it.
     """
     head, _, last = text.strip().rpartition("\n")
     pairs = list(_pairs(last))
     if len(pairs) < LEAST_PAIRS:
         head, pairs = text.strip(), []
     elif whole_json and ("{" in last or "[" in last):
-        pairs = list(_pairs(last, JsonEnds(last)))
+        pairs = list(_pairs(last, JsonEnds(last, whole_json)))
     prompt: list[str] = []
     negative: list[str] = []
     lines = prompt
@@ -173,13 +174,14 @@ def _joined(lines: list[str]) -> str:
 class JsonEnds:
     """Tells where a JSON object or array in a line ends. The cost of all questions about a line is linear in its length."""
 
-    def __init__(self, line: str) -> None:
+    def __init__(self, line: str, of_key: Callable[[str], bool]) -> None:
+        self._of_key = of_key
         self._line, self._decode = line, json.JSONDecoder().raw_decode
         self._left = 4 * len(line) + 100_000    # characters that may still be looked at in vain
 
-    def of(self, begin: int) -> int | None:
-        """The end of the value that begins here, where a comma or nothing follows; None where there is no such value."""
-        if self._line[begin:begin + 1] not in ("{", "[") or self._left <= 0:
+    def of(self, key: str, begin: int) -> int | None:
+        """The end of the value of a key that begins here, where a comma or nothing follows; None where there is no such value."""
+        if self._line[begin:begin + 1] not in ("{", "[") or self._left <= 0 or not self._of_key(key):
             return None
         try:
             _, end = self._decode(self._line, begin)
@@ -211,7 +213,7 @@ def _pairs(line: str, json_ends: JsonEnds | None = None) -> Iterator[Pair]:
             yield Pair(*ended[:2], _trimmed(line[ended[2]:run.end() - len(key)]))
         blanks = _BLANKS.match(line, at)
         begin = blanks.end() if blanks else at
-        end = (json_ends.of(begin) if json_ends else None) or _value_end(line, begin)
+        end = (json_ends.of(key, begin) if json_ends else None) or _value_end(line, begin)
         ended = (key, line[begin:end], begin)
         at = end + 1
     if ended:

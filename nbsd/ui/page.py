@@ -7,7 +7,7 @@ before, without these two. The text is fixed: nothing that a user or a file says
 from __future__ import annotations
 
 # One listener a page, however many panels there are. On `window` and in the capturing phase, so that it comes before JupyterLab's
-# own Ctrl+Enter, which runs the cell. A `load` event does not bubble, but it is captured.
+# own Ctrl+Enter, which runs the cell. An image's `load` event does not bubble and never reaches `window`, but `document` can capture it.
 _SCRIPT = """
 if (!window.nbsdPage) {
   window.nbsdPage = true;
@@ -18,7 +18,7 @@ if (!window.nbsdPage) {
     event.stopPropagation();
     prompt.closest('.nbsd').querySelector('.nbsd-generate').click();
   }, true);
-  window.addEventListener('load', event => {
+  document.addEventListener('load', event => {
     const panel = event.target.tagName === 'IMG' && event.target.closest('.nbsd');
     if (!panel) return;
     const large = event.target.closest('.nbsd-preview');
