@@ -50,6 +50,9 @@ TEXT = (
 )  # fmt: skip
 
 
+Parser = Callable[[random.Random], Iterator[object]]     # yields its input, then reads it
+
+
 def text_of(draw: random.Random, pieces: tuple[str, ...]) -> str:
     return "".join(draw.choices(pieces, k=draw.choice((1, 3, 8, 20, 60))))
 
@@ -162,7 +165,7 @@ class Files:
         read_small(path)
 
 
-def tried(parser: Callable[[random.Random], Iterator[object]], seed: str) -> str:
+def tried(parser: Parser, seed: str) -> str:
     """One input through one parser: what it broke, or ""."""
     steps = parser(random.Random(seed))
     given: object = None
@@ -183,8 +186,10 @@ def main() -> int:
     options.add_argument("--seed", default=str(int(time.time())))
     given = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        parsers = {"weights": weights, "novelai": novelai, "schedule": schedule, "networks": networks, "recipes": recipes, "pictures": pictures,
-                   "files": Files(Path(folder))}
+        parsers: dict[str, Parser] = {
+            "weights": weights, "novelai": novelai, "schedule": schedule, "networks": networks, "recipes": recipes, "pictures": pictures,
+            "files": Files(Path(folder)),
+        }
         chosen = {name: parsers[name] for name in given.names or parsers}
         counts, finds = dict.fromkeys(chosen, 0), []
         end = time.monotonic() + given.minutes * 60
