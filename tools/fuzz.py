@@ -191,7 +191,7 @@ def main() -> int:
             "files": Files(Path(folder)),
         }
         chosen = {name: parsers[name] for name in given.names or parsers}
-        counts, finds = dict.fromkeys(chosen, 0), []
+        counts, finds = dict.fromkeys(chosen, 0), list[str]()
         end = time.monotonic() + given.minutes * 60
         for turn in itertools.count():
             if time.monotonic() >= end or len(finds) >= 10:
