@@ -1,4 +1,4 @@
-"""nbsd without a notebook: `nbsd generate`, `nbsd get`, `nbsd info`, `nbsd reproduce`, `nbsd convert`, `nbsd lab`."""
+"""nbsd without a notebook: `nbsd generate`, `nbsd get`, `nbsd unpack`, `nbsd info`, `nbsd reproduce`, `nbsd convert`, `nbsd lab`."""
 
 from __future__ import annotations
 
@@ -59,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
     command.set_defaults(run=generate)
     command.add_argument("--model", required=True, metavar="FILE|LINK", help="a checkpoint in the web UI's own format, owner/repo or a link")
     command.add_argument("--vae", metavar="FILE|LINK", help="use this VAE, not the one in the model's file")
+    command.add_argument("--text-encoder", metavar="FILE|LINK", help="take the text encoder from this model, where the model's file has none")
     command.add_argument("--networks", metavar="DIR", help="where LoRAs, hypernetworks and embeddings lie (the model's folder)")
     command.add_argument("--infotext", metavar="FILE|TEXT", help="start from this recipe: a text, or a file (text, picture) that holds one")
     command.add_argument("--out", default="outputs", metavar="DIR", help="where the pictures go (%(default)s)")
@@ -72,6 +73,12 @@ def parser() -> argparse.ArgumentParser:
     command.set_defaults(run=get)
     command.add_argument("link")
     command.add_argument("--to", metavar="DIR", help="the folder that it goes to (the first of the host's folders for models)")
+
+    command = commands.add_parser("unpack", help="unpack an archive of model files safely; prints their paths", description=(
+        "Unpack the model files of a tar or zip archive. One that would write elsewhere, make links, or grow beyond all measure is refused."))
+    command.set_defaults(run=unpack)
+    command.add_argument("archive", type=Path)
+    command.add_argument("--to", type=Path, metavar="DIR", help="the folder that they go to (one beside the archive, called like it)")
 
     command = commands.add_parser("info", help="print the recipe that a picture carries")
     command.set_defaults(run=info)
@@ -174,7 +181,7 @@ def generate(given: argparse.Namespace) -> int:
     name = Path(file).name
     line.tell(Loading(name))
     networks = given.networks or Path(file).parent
-    model = nbsd.load(file, vae=vae, device=given.device, dtype=given.dtype, networks=networks, embeddings=networks,
+    model = nbsd.load(file, vae=vae, text_encoder=given.text_encoder, device=given.device, dtype=given.dtype, networks=networks, embeddings=networks,
                       on_progress=lambda done, total: line.tell(Loading(name, done, total)))
     for picture in model.make(recipe, count=given.count, batch_size=given.batch_size, report=line.tell):
         saved: Picture = outputs.save(picture)
@@ -202,6 +209,15 @@ def _here(source: str, line: ProgressLine, folder: str | None = None) -> str | P
     from nbsd.pipeline.fetched import fetched
 
     return fetched(source, folder, line.tell)
+
+
+def unpack(given: argparse.Namespace) -> int:
+    """`nbsd unpack`"""
+    from nbsd.models.archives import unpack as unpacked
+
+    for path in unpacked(given.archive, given.to or given.archive.with_name(given.archive.name.split(".")[0])):
+        print(path)
+    return OK
 
 
 def info(given: argparse.Namespace) -> int:

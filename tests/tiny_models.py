@@ -46,6 +46,11 @@ def sizes(family: str) -> Any:
     }[family]
 
 
+def short(family: str) -> Any:
+    """The sizes with a vocabulary of 60 words: quick to write, of no use for prompts."""
+    return tuple(replace(one, words=60) for one in sizes(family).texts)
+
+
 def write(path: Path, family: str, dtype: torch.dtype = torch.float32, **changes: Any) -> Path:
     """A tiny model of a family as a safetensors file."""
     own = replace(sizes(family), **changes)
@@ -101,14 +106,14 @@ def their_vae(tensors: dict[str, torch.Tensor]) -> AutoencoderKL:
     return packed(vae)
 
 
-def their_texts(family: str, tensors: dict[str, torch.Tensor]) -> list[torch.nn.Module]:
+def their_texts(family: str, tensors: dict[str, torch.Tensor], words: int = 0) -> list[torch.nn.Module]:
     """transformers' text encoders, in the order of the family."""
     found = []
     for one in sizes(family).texts:
         config = CLIPTextConfig(
             hidden_size=one.width, intermediate_size=4 * one.width, num_hidden_layers=one.layers, projection_dim=one.projection or one.width,
             num_attention_heads=1 if one.width == 64 else 4, hidden_act="gelu" if one.open_clip else "quick_gelu",
-            bos_token_id=49406, eos_token_id=49407,
+            vocab_size=words or one.words, bos_token_id=49406, eos_token_id=49407,
         )
         model = (CLIPTextModelWithProjection if one.open_clip and family != "sd2" else CLIPTextModel)(config).eval()
         if one.open_clip:

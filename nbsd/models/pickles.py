@@ -54,6 +54,10 @@ class Placeholder:
         return f"<{self.name}>"
 
 
+class Parameters(dict[str, Any]):
+    """Stands for torch's ParameterDict, which the web UI's first embeddings were saved in."""
+
+
 @dataclass(frozen=True)
 class Storage:
     """A run of numbers in the file."""
@@ -152,6 +156,8 @@ FUNCTIONS: dict[tuple[str, str], Callable[..., Any]] = {
     ("torch._utils", "_rebuild_tensor"): _tensor,
     ("torch._utils", "_rebuild_tensor_v3"): _tensor_v3,
     ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
+    ("torch._utils", "_rebuild_parameter_with_state"): lambda data, *_: data,
+    ("torch.nn.modules.container", "ParameterDict"): lambda *_: Parameters(),
     ("torch", "Size"): lambda sizes=(): tuple(sizes),
     ("collections", "OrderedDict"): lambda pairs=(): dict(pairs),
     ("collections", "defaultdict"): lambda *_: {},
@@ -317,8 +323,10 @@ class _Machine:
         return named.call(*arguments)
 
     def _build(self, _: Any) -> None:
-        """State of an object: an OrderedDict's attributes or a placeholder's, neither of any use here."""
-        self.stack.pop()
+        """State of an object: of a ParameterDict its tensors; an OrderedDict's attributes or a placeholder's are of no use here."""
+        state = self.stack.pop()
+        if isinstance(self.stack[-1], Parameters) and isinstance(state, dict) and isinstance(state.get("_parameters"), dict):
+            self._fill([item for pair in state["_parameters"].items() for item in pair])
         if not isinstance(self.stack[-1], (Placeholder, dict, Stored)):
             raise TypeError("a state for something that has none")
 

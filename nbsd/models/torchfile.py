@@ -35,7 +35,7 @@ def open_zip(path: Path) -> Weights:
             if len(pickles) != 1:
                 raise ModelError(
                     f"'{path.name}' is a zip archive and no torch file (it holds {len(members)} files, e.g. "
-                    f"{', '.join(repr(name[:60]) for name in list(members)[:3])}): unpack it and choose the model file inside."
+                    f"{', '.join(repr(name[:60]) for name in list(members)[:3])}): unpack it (nbsd unpack) and choose the model file inside."
                 )
             if odd := [name for name, info in members.items() if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)]:
                 raise ModelError(f"'{path.name}' is packed in a way that torch does not use ({odd[0][:60]!r}): unpack it and save it again.")

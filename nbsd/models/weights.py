@@ -140,7 +140,7 @@ def _opener(start: bytes) -> Callable[[Path], Weights]:
 
 # First bytes, what that is, and what to do about it.
 STRANGERS: tuple[tuple[bytes, str, str], ...] = (
-    (b"\x1f\x8b", "a gzip archive", "unpack it and choose the model file inside"),
+    (b"\x1f\x8b", "a gzip archive", "unpack it (nbsd unpack) and choose the model file inside"),
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it and choose the model file inside"),
     (b"Rar!", "a RAR archive", "unpack it and choose the model file inside"),
     (b"\x89PNG", "a PNG picture", "choose a .safetensors or .ckpt file"),
@@ -157,6 +157,8 @@ def refuse_stranger(path: Path, start: bytes, size: int) -> None:
     def refuse(what: str, advice: str) -> NoReturn:
         raise ModelError(f"'{path.name}' is {what}, not a model file: {advice}.")
 
+    if start[257:262] == b"ustar":
+        refuse("a tar archive", "unpack it (nbsd unpack) and choose the model file inside")
     for magic, what, advice in STRANGERS:
         if start.startswith(magic):
             refuse(what, advice)
