@@ -48,7 +48,8 @@ def one(loader: str, path: str, configs: str) -> None:
     begin = time.perf_counter()
     model, start = {"nbsd": load_nbsd, "diffusers": load_diffusers}[loader](path, configs)
     end = time.perf_counter()
-    weights = sum(p.numel() * p.element_size() for part in (model.unet, model.vae, model.text_encoder) for p in part.parameters())
+    parts = (model.unet, model.vae, *getattr(model, "text_encoders", (model.text_encoder,)))
+    weights = sum(p.numel() * p.element_size() for part in parts for p in part.parameters())
     status = Path("/proc/self/status").read_text()
     peak = int(status.split("VmHWM:")[1].split()[0]) * 1024
     print(json.dumps({"total": end - begin, "load": end - start, "cpu": sum(os.times()[:2]), "peak": peak / 1e9, "weights": weights / 1e9}))
@@ -65,7 +66,7 @@ def write_configs(path: str, folder: Path) -> None:
     parts: dict[str, tuple[str, str, dict[str, Any]]] = {
         "unet": ("diffusers", "UNet2DConditionModel", unet_config(shapes, SD1)),
         "vae": ("diffusers", "AutoencoderKL", vae_config(shapes, "first_stage_model.", SD1)),
-        "text_encoder": ("transformers", "CLIPTextModel", {"model_type": "clip_text_model", **text_config(shapes)}),
+        "text_encoder": ("transformers", "CLIPTextModel", {"model_type": "clip_text_model", **text_config(shapes, SD1.text[0])}),
         "scheduler": ("diffusers", "PNDMScheduler", {
             "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "skip_prk_steps": True, "steps_offset": 1,
         }),

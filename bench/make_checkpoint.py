@@ -1,10 +1,11 @@
 """Write a random model of real shapes, in the layout of the single-file checkpoints of its family.
 
-    python bench/make_checkpoint.py OUT.safetensors [--family sd1|sd2|sdxl|refiner] [--dtype float32|float16] [--recipe FILE]
+    python bench/make_checkpoint.py OUT.safetensors [--family sd1|sd2|sdxl|refiner] [--dtype float32|float16] [--recipe FILE] [--empty]
 
 In float32 an SD 1 file has 4.27 GB, as the original one without running averages; an SDXL file in float16 has 6.94 GB. With `--recipe`,
 a JSON file of {"tensors": {key: [shape, kind, scale]}}, every tensor is drawn as it says: torch.randn with the CRC-32 of the key as seed,
 times the scale; kind "norm" adds 1, kind "bias-0.12" takes 0.12 away. The tensors are drawn and written one at a time.
+With `--empty` all drawn tensors are zeros and the file takes no room on the disk: enough to measure memory.
 """
 
 from __future__ import annotations
@@ -284,8 +285,8 @@ def fixed_tensors(sizes: Sizes = FAMILIES["sd1"]) -> dict[str, Tensor]:
     return {**places, **(dict(sorted(schedule().items())) if sizes.schedule else {})}
 
 
-def write(out: Path, rows: dict[str, Row], dtype: torch.dtype, sizes: Sizes = FAMILIES["sd1"]) -> None:
-    """Write the file; its header first, then each tensor as it is drawn."""
+def write(out: Path, rows: dict[str, Row], dtype: torch.dtype, sizes: Sizes = FAMILIES["sd1"], empty: bool = False) -> None:
+    """Write the file; its header first, then each tensor as it is drawn. `empty`: zeros, which are not really written."""
     fixed = fixed_tensors(sizes)
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     at = 0
@@ -306,6 +307,9 @@ def write(out: Path, rows: dict[str, Row], dtype: torch.dtype, sizes: Sizes = FA
         file.write(len(text_of_header).to_bytes(8, "little") + text_of_header)
         for tensor in fixed.values():
             file.write(tensor.numpy().tobytes())
+        if empty:
+            file.truncate(8 + len(text_of_header) + at)
+            return
         for key in sorted(rows):
             # Through float16 in both cases, so that the two files hold one and the same model.
             file.write(drawn(key, rows[key]).half().to(dtype).numpy().tobytes())
@@ -322,10 +326,11 @@ def main() -> None:
     parser.add_argument("--family", choices=tuple(FAMILIES), default="sd1")
     parser.add_argument("--dtype", choices=("float32", "float16"), default="float32")
     parser.add_argument("--recipe", type=Path, help="a JSON file that says what to draw")
+    parser.add_argument("--empty", action="store_true", help="zeros, in a file that takes no room")
     arguments = parser.parse_args()
     sizes = FAMILIES[arguments.family]
     rows: dict[str, Row] = json.loads(arguments.recipe.read_text())["tensors"] if arguments.recipe else own_rows(sizes)
-    write(arguments.out, rows, getattr(torch, arguments.dtype), sizes)
+    write(arguments.out, rows, getattr(torch, arguments.dtype), sizes, arguments.empty)
     print(f"{arguments.out}: {len(rows) + len(fixed_tensors(sizes))} tensors, {arguments.out.stat().st_size:,} bytes")
 
 

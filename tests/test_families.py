@@ -17,10 +17,13 @@ from nbsd.errors import ModelError, RecipeError, WrongFamilyError
 from nbsd.models import detect, families
 from nbsd.models.families import SD1, SD2, SDXL, SDXL_REFINER
 from nbsd.models.load import ask, load_checkpoint
+from nbsd.models.lora import places
 from nbsd.models.packed import plain_weight
+from nbsd.models.store import Store
 from nbsd.models.weights import open_weights
 from nbsd.pipeline.compute import choose
 from nbsd.pipeline.model import Model, load
+from nbsd.pipeline.networks import Networks
 from nbsd.pipeline.texts import encoders_of
 from nbsd.recipe import Recipe
 
@@ -346,3 +349,70 @@ def test_load_and_generate_from_the_file_alone(files):
     assert repr(made) == "<nbsd model 'sdxl', SDXL, CPU, float32>"
     (picture,) = made.generate(Recipe(prompt="a cat", clip_skip=2, steps=1, width=64, height=64))
     assert "Model: sdxl" in picture.infotext
+
+
+# LoRAs
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_layer_has_the_names_that_loras_have_for_it(loaded, tensors, name):
+    checkpoint = loaded[name]
+    known = places(checkpoint.unet, checkpoint.text_encoders, 2, [part.loras for part in checkpoint.text_parts])
+    stored = {key.rpartition(".")[0] for key in tensors[name] if key.startswith("model.diffusion_model.")}
+    as_ldm = {"lora_unet_" + key.removeprefix("model.diffusion_model.").replace(".", "_") for key in stored}
+    assert as_ldm <= known.keys()
+    assert len({id(known[spelled].module) for spelled in as_ldm}) == len(as_ldm)
+    for number, encoder in enumerate(checkpoint.text_encoders):
+        for start in checkpoint.text_parts[number].loras:
+            place = known[f"{start}_text_model_encoder_layers_1_mlp_fc1"]
+            assert place.part == f"te{number}"
+            assert place.module is dict(encoder.named_modules())[place.name]
+
+
+@pytest.mark.parametrize("style", ["kohya", "diffusers"])
+def test_a_lora_changes_both_text_encoders_and_goes_without_a_trace(loaded, files, tmp_path, style):
+    names = {
+        "kohya": ("lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k", "lora_te1_text_model_encoder_layers_0_mlp_fc1",
+                  "lora_te2_text_model_encoder_layers_0_mlp_fc1"),
+        "diffusers": ("unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k", "text_encoder.text_model.encoder.layers.0.mlp.fc1",
+                      "text_encoder_2.text_model.encoder.layers.0.mlp.fc1"),
+    }[style]
+    up, down = ("lora_up", "lora_down") if style == "kohya" else ("lora_B", "lora_A")
+    torch.manual_seed(0)
+    table = {}
+    for name, (outputs, inputs) in zip(names, ((64, 96), (128, 32), (256, 64)), strict=True):
+        table |= {f"{name}.{up}.weight": torch.randn(outputs, 2), f"{name}.{down}.weight": torch.randn(2, inputs)}
+    save_file(table, tmp_path / "ink.safetensors")
+    checkpoint = loaded["sdxl"]
+    made = Model(checkpoint, choose("cpu"), networks=Networks(Store([tmp_path])))
+    modules = (checkpoint.unet, *checkpoint.text_encoders)
+    before = [{key: plain_weight(one).clone() for key, one in module.state_dict().items()} for module in modules]
+    recipe = Recipe(prompt="a cat", steps=1, width=64, height=64)
+    prepared = made.networks.prepare(checkpoint, replace(recipe, prompt="a cat <lora:ink:0.5>"), lambda _: None)
+    with made.with_networks(prepared):
+        now = [sum(not torch.equal(plain_weight(one), old[key]) for key, one in module.state_dict().items())
+               for module, old in zip(modules, before, strict=True)]
+    assert now == [1, 1, 1]
+    for module, old in zip(modules, before, strict=True):
+        assert all(torch.equal(plain_weight(one), old[key]) for key, one in module.state_dict().items())
+
+
+# Embeddings
+
+
+def test_an_embedding_of_sdxl_has_vectors_for_each_text_encoder(loaded, tmp_path):
+    both = {"clip_l": torch.ones(2, 32), "clip_g": torch.full((2, 64), 2.0)}
+    save_file(both, tmp_path / "ink.safetensors")
+    save_file({"emb_params": torch.ones(2, 32)}, tmp_path / "old.safetensors")
+    made = Model(loaded["sdxl"], choose("cpu"), [tmp_path])
+    texts = made.texts
+    got = encode(["a ink cat"], encoders_of(loaded["sdxl"]), embeddings=texts.embeddings).context
+    plain = encode(["a ink cat"], encoders_of(loaded["sdxl"])).context
+    assert not torch.equal(got[..., :32], plain[..., :32])
+    assert not torch.equal(got[..., 32:], plain[..., 32:])
+    assert torch.equal(texts.embeddings.of("clip_g")["ink"], both["clip_g"])
+    encode(["old"], encoders_of(loaded["sdxl"]), embeddings=texts.embeddings)
+    assert "this model has two" in texts.embeddings.left_out["old"]
+    small = Model(loaded["sd1"], choose("cpu"), [tmp_path])
+    encode(["ink"], encoders_of(loaded["sd1"]), embeddings=small.texts.embeddings)
+    assert "is for SDXL" in small.texts.embeddings.left_out["ink"]

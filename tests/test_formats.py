@@ -15,6 +15,7 @@ from nbsd.models.beside import chosen_vae, stated_prediction
 from nbsd.models.folder import folder_family
 from nbsd.models.keys import UNET, VAE, averaged
 from nbsd.models.load import load_checkpoint, load_vae
+from nbsd.models.packed import plain_weight
 from nbsd.models.store import Store
 
 NAMES = ("sd1", "sd2", "sdxl", "refiner")
@@ -36,14 +37,15 @@ def loaded(files):
     return {name: load_checkpoint(path) for name, path in files.items()}
 
 
-def same(one, other, dtype: torch.dtype = torch.float32) -> bool:
+def weights_of(module) -> dict[str, torch.Tensor]:
+    return {key: plain_weight(tensor) for key, tensor in module.state_dict().items()}
+
+
+def same(one, other) -> bool:
     """Whether two checkpoints have the same weights."""
     pairs = [(one.unet, other.unet), (one.vae, other.vae), *zip(one.text_encoders, other.text_encoders, strict=True)]
-    return all(
-        left.state_dict().keys() == right.state_dict().keys()
-        and all(torch.equal(tensor.to(dtype), right.state_dict()[key].to(dtype)) for key, tensor in left.state_dict().items())
-        for left, right in pairs
-    )
+    tables = [(weights_of(left), weights_of(right)) for left, right in pairs]
+    return all(left.keys() == right.keys() and all(torch.equal(tensor, right[key]) for key, tensor in left.items()) for left, right in tables)
 
 
 # Checkpoints
@@ -71,8 +73,8 @@ def test_files_of_lower_precision(files, loaded, tmp_path, dtype):
     tensors = {key: tensor.to(dtype) if tensor.is_floating_point() and not key.startswith("alphas") else tensor for key, tensor in load_file(files["sd1"]).items()}
     save_file(tensors, tmp_path / "low.safetensors")
     got = load_checkpoint(tmp_path / "low.safetensors")
-    wanted = loaded["sd1"].unet.conv_in.weight.to(dtype).float()
-    assert torch.equal(got.unet.conv_in.weight, wanted)
+    wanted = plain_weight(loaded["sd1"].unet.conv_in.weight).to(dtype).float()
+    assert torch.equal(plain_weight(got.unet.conv_in.weight), wanted)
 
 
 def test_running_averages_beside_the_weights_are_left_and_alone_are_used(files, loaded, tmp_path):
@@ -239,8 +241,8 @@ def test_a_vae_of_diffusers_as_file_and_as_folder(files, loaded, tmp_path):
         tensors = {key.replace(f".attentions.0.{new}.", f".attentions.0.{name}."): tensor for key, tensor in tensors.items()}
     save_file(tensors, tmp_path / "old.safetensors")
     for place in (tmp_path / "vae", tmp_path, tmp_path / "vae" / "diffusion_pytorch_model.safetensors", tmp_path / "old.safetensors"):
-        got = load_vae(place, family, "cpu", torch.float32).state_dict()
-        assert all(torch.equal(tensor, got[key]) for key, tensor in loaded["sd1"].vae.state_dict().items())
+        got = weights_of(load_vae(place, family, "cpu", torch.float32))
+        assert all(torch.equal(tensor, got[key]) for key, tensor in weights_of(loaded["sd1"].vae).items())
 
 
 def test_a_vae_with_other_latents_is_refused(files, loaded, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,13 +14,16 @@ from nbsd.errors import ModelError
 from nbsd.models.lora import (
     ENDINGS,
     Layer,
+    Lora,
     fit,
     kohya_name,
     ldm_name,
+    left_family,
     places,
     read_lora,
     split_key,
 )
+from nbsd.models.patch import patched
 
 MODELS = Path(__file__).parent / "data" / "fidelity" / "models"
 FLAT = torch.zeros(4, 4)
@@ -41,6 +45,11 @@ def number(value: float) -> Tensor:
 
 TWO_UP, TWO_DOWN = torch.cat([column(1, 0, 0, 0), column(0, 1, 0, 0)], 1), torch.cat([row(1, 2, 3, 4), row(0, 0, 0, 10)])
 TWO = torch.tensor([[1.0, 2, 3, 4], [0, 0, 0, 10], [0, 0, 0, 0], [0, 0, 0, 0]])
+TURN = torch.tensor([[0.0, 1], [-1, 0]])
+QUARTER = torch.stack([torch.tensor([[0.0, 1], [0, 0]]), torch.zeros(2, 2)])     # kept as half of what is skew-symmetric
+TURNED = torch.stack([-WEIGHT[1], WEIGHT[0], *WEIGHT[2:]])
+EIGHTH = 2**0.5 - 1     # tan(pi / 8): half of an eighth of a turn
+PARTLY = torch.stack([(WEIGHT[0] - WEIGHT[1]) * 0.5**0.5, (WEIGHT[0] + WEIGHT[1]) * 0.5**0.5, *WEIGHT[2:]])
 
 # name: (the tensors, the weight before, what is added)
 BY_HAND = {
@@ -62,6 +71,19 @@ BY_HAND = {
                       torch.tensor([[1.0, 2, 3, 4], [0, 0, 0, 0], [0, 0, 0, 0], [-13, -14, -15, -16]])),
     "IA3 by input": ({"factor": torch.tensor([1.0, 0, 0, 0]), "on_input": torch.tensor(True)}, WEIGHT,
                      torch.tensor([[1.0, 0, 0, 0], [5, 0, 0, 0], [9, 0, 0, 0], [13, 0, 0, 0]])),
+    # a quarter turn of the first two outputs, each way that files say it; q = [[0, 1], [-1, 0]] is Cayley's of one
+    "OFT": ({"oft_blocks": QUARTER}, WEIGHT, TURNED - WEIGHT),
+    "OFT, held to an eighth of a turn": ({"oft_blocks": QUARTER, "alpha": number(2**0.5 * EIGHTH / 4)}, WEIGHT, PARTLY - WEIGHT),
+    "OFT, not held": ({"oft_blocks": QUARTER, "alpha": number(0.0)}, WEIGHT, TURNED - WEIGHT),
+    "OFT of old, the turns themselves": ({"oft_diag": torch.stack([TURN, torch.eye(2)]), "alpha": number(9.0)}, WEIGHT, TURNED - WEIGHT),
+    "OFT with new lengths": ({"oft_blocks": QUARTER, "rescale": column(2, 1, 1, 1)}, WEIGHT, column(2, 1, 1, 1) * TURNED - WEIGHT),
+    # its matrices are not transposed; the second round deals the outputs out as 0, 2, 1, 3
+    "BOFT, first round": ({"oft_blocks": torch.stack([QUARTER, 0 * QUARTER])}, WEIGHT, torch.stack([WEIGHT[1], -WEIGHT[0], *WEIGHT[2:]]) - WEIGHT),
+    "BOFT, second round": ({"oft_blocks": torch.stack([0 * QUARTER, QUARTER])}, WEIGHT,
+                           torch.stack([WEIGHT[2], WEIGHT[1], -WEIGHT[0], WEIGHT[3]]) - WEIGHT),
+    # 2 e0 e3^T, and the weight's second column in the first
+    "GLoRA": ({"b2": column(2, 0, 0, 0), "b1": row(0, 0, 0, 1), "a2": column(0, 1, 0, 0), "a1": row(1, 0, 0, 0), "alpha": number(5.0)}, WEIGHT,
+              torch.tensor([[2.0, 0, 0, 2], [6, 0, 0, 0], [10, 0, 0, 0], [14, 0, 0, 0]])),
     "the change itself": ({"diff": WEIGHT}, FLAT, WEIGHT),
     # diag(2, 3, 1, 1) + e0 e0^T has columns of lengths 3, 3, 1, 1; they become 6, 3, 5, 1
     "DoRA by input": ({"up": column(1, 0, 0, 0), "down": row(1, 0, 0, 0), "dora": row(6, 3, 5, 1)}, torch.diag(torch.tensor([2.0, 3, 1, 1])),
@@ -74,8 +96,23 @@ BY_HAND = {
 
 @pytest.mark.parametrize("given, weight, want", BY_HAND.values(), ids=BY_HAND)
 def test_worked_out_by_hand(given, weight, want):
-    torch.testing.assert_close(Layer(given).change(weight), want, rtol=0, atol=1e-6)
-    torch.testing.assert_close(Layer(given).change(weight, strength=-0.5), want * -0.5, rtol=0, atol=1e-6)
+    torch.testing.assert_close(Layer(given).change(weight), want, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(Layer(given).change(weight, strength=-0.5), want * -0.5, rtol=1e-6, atol=1e-6)
+    assert Layer(given).fits(module_of(weight))
+
+
+def module_of(weight: Tensor) -> nn.Module:
+    return nn.Linear(4, 4) if weight.ndim == 2 else nn.Conv2d(4, 4, weight.shape[-1])
+
+
+@pytest.mark.parametrize("given, weight, want", BY_HAND.values(), ids=BY_HAND)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_every_kind_leaves_the_weight_bit_for_bit_as_it_was(given, weight, want, dtype):
+    module = module_of(weight).to(dtype)
+    before = {name: one.detach().clone() for name, one in module.named_parameters()}
+    with patched(module, {"weight": [partial(Layer(given).change, strength=0.7)] * 2}):
+        assert not torch.equal(module.weight, before["weight"])
+    assert all(torch.equal(one, before[name]) for name, one in module.named_parameters())
 
 
 @pytest.mark.parametrize("given, weight, want", BY_HAND.values(), ids=BY_HAND)
@@ -143,6 +180,10 @@ SPELLINGS = [
     ("lora_te_text_model_encoder_layers_0_mlp_fc1.alpha", "lora_te_text_model_encoder_layers_0_mlp_fc1", "alpha"),
     ("lora_unet_conv_in.diff_b", "lora_unet_conv_in", "bias"),
     ("lora_unet_conv_in.oft_blocks", "lora_unet_conv_in", "oft_blocks"),
+    ("oft_unet_conv_in.oft_blocks", "lora_unet_conv_in", "oft_blocks"),
+    ("lora_unet_conv_in.a1.weight", "lora_unet_conv_in", "a1"),
+    ("lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_up.weight", "lora_te2_text_model_encoder_layers_0_mlp_fc1", "up"),
+    ("text_encoder_2.text_model.encoder.layers.3.mlp.fc1.lora_linear_layer.down.weight", "lora_te2_text_model_encoder_layers_3_mlp_fc1", "down"),
     ("unet.mid_block.attentions.0.proj_in.lora_A.weight", "lora_unet_mid_block_attentions_0_proj_in", "down"),
     ("unet.mid_block.attentions.0.proj_in.lora.up.weight", "lora_unet_mid_block_attentions_0_proj_in", "up"),
     ("text_encoder.text_model.encoder.layers.3.self_attn.q_proj.lora_linear_layer.up.weight",
@@ -254,3 +295,12 @@ def test_what_is_no_lora_is_refused_in_a_sentence(tmp_path, tensors, message):
     save_file(tensors, tmp_path / "bad.safetensors")
     with pytest.raises(ModelError, match=message):
         read_lora(tmp_path / "bad.safetensors")
+
+
+def test_layers_that_are_left_say_whose_they_are():
+    two = Layer({"up": torch.zeros(8, 2), "down": torch.zeros(2, 8)})
+    wide = Layer({"up": torch.zeros(8, 2), "down": torch.zeros(2, 2048)})
+    lora = Lora(Path("a"), "", {"lora_te2_x": two, "lora_unet_x_attn2_to_k": wide, "lora_unet_y": two})
+    assert left_family(lora, ["lora_te2_x"]) == "SDXL"
+    assert left_family(lora, ["lora_unet_y", "lora_unet_x_attn2_to_k"]) == "SDXL"
+    assert left_family(lora, ["lora_unet_y"]) == ""

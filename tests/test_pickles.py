@@ -390,3 +390,21 @@ def test_any_row_of_instructions_ends_in_a_value_or_a_sentence(pieces):
         assert b"os\nsystem" not in program or isinstance(error, UnsafeFileError) or "cannot be followed" in str(error)
     else:
         assert b"os\nsystem" not in program
+
+
+@FORMATS
+@pytest.mark.parametrize("old", [True, False], ids=["torch 1.11", "torch 1.12 and later"])
+def test_an_embedding_in_a_parameter_dict_is_read(tmp_path, new, old):
+    """The web UI's first embeddings; torch kept the parameters in another place before 1.12."""
+    table = torch.nn.ParameterDict({"*": torch.nn.Parameter(torch.arange(6.0).reshape(2, 3))})
+    if old:
+        del table.__dict__["_keys"]
+    path = saved(tmp_path / "ink.pt", {"string_to_token": {"*": 265}, "string_to_param": table, "name": "ink"}, new)
+    state = read_small(path)
+    assert torch.equal(state["string_to_param"]["*"], torch.arange(6.0).reshape(2, 3))
+
+
+def test_a_parameter_dict_with_another_state_is_no_way_in(tmp_path, elsewhere):
+    program = b"\x80\x02ctorch.nn.modules.container\nParameterDict\n)\x81}X\x0b\x00\x00\x00_parameters}K\x01" + INNER[2:-1] + b"ssb."
+    with pytest.raises(UnsafeFileError, match=r"os\.system"):
+        open_weights(in_container(tmp_path / "a.pt", program))

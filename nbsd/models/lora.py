@@ -38,6 +38,7 @@ ENDINGS: dict[str, str] = {
 }  # fmt: skip
 # The names of diffusers' first LoRA files: attn1.processor.to_q_lora.down.weight
 _PROCESSOR = re.compile(r"(.+?)(?:\.processor)?\.(to_q|to_k|to_v|to_out)_lora\.(down|up)\.weight")
+FLAGS = ("alpha", "scale", "on_input")      # single numbers, which stay on the CPU
 NORM_FLOOR = 1e-8       # keeps OFT's norms off zero, in both trainers
 # What stands before the layer's name, and what kohya's trainers write there.
 PREFIXES: tuple[tuple[str, str], ...] = (
@@ -189,7 +190,7 @@ class Layer:
         """
         kind = self.kind
         assert kind is not None
-        given = {role: tensor.to(weight.device, torch.float32) for role, tensor in self.given.items() if role != "scale"}
+        given = {role: one if role in FLAGS else one.to(weight.device, torch.float32) for role, one in self.given.items()}
         change = kind.change(given, weight, ranks).reshape(weight.shape) * self.scale
         if "dora" in given:
             change = decomposed(weight + change, given["dora"]) - weight
@@ -215,7 +216,7 @@ class Layer:
             if wanted is None or not (up.ndim and down.ndim and wanted.ndim) or up.numel() != up.shape[0] * down.shape[0]:
                 return False
             return up.shape[0] == wanted.shape[0] and up.shape[0] * down.numel() == wanted.numel() * down.shape[0]
-        meta = Layer({role: tensor if role in ("alpha", "scale", "on_input") else tensor.to("meta") for role, tensor in self.given.items()})
+        meta = Layer({role: tensor if role in FLAGS else tensor.to("meta") for role, tensor in self.given.items()})
         weight: Any = module.weight
         bias: Any = getattr(module, "bias", None)
         try:

@@ -335,6 +335,10 @@ class _Machine:
         if self.strangers:
             self.stack.append(Placeholder("refused"))
             return
+        if isinstance(known, tuple) and len(known) > 1 and known[0] == "module":
+            # torch's old format gives a module's class with its source code, which is not looked at
+            self.stack.append(known[1])
+            return
         if not isinstance(known, tuple) or len(known) < 5 or known[0] != "storage":
             raise ValueError("a reference that is no storage")
         self.stack.append(self._find_storage(known))

@@ -45,7 +45,7 @@ def pictured_embedding(path: Path) -> Mapping[str, Any] | None:
                 return None
             said = getattr(picture, "text", {}).get(TEXT)
             raw = base64.b64decode(said) if said else in_pixels(picture)
-        return _read(raw) if raw else None
+        return None if raw is None else _read(raw)
     except Image.DecompressionBombError:
         return None
     except (OSError, SyntaxError) as error:
