@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from nbsd.images import to_bytes
+from nbsd.models.families import SD2, SDXL
 from nbsd.pipeline.preview import (
     LATENT_TO_RGB,
     PreviewThrottle,
@@ -40,6 +41,13 @@ def test_the_preview_is_at_most_512_pixels_wide_and_high(height, width, size):
     picture = Image.open(io.BytesIO(cheap_preview(torch.randn(4, height, width, generator=torch.Generator().manual_seed(1)))))
     assert picture.format == "JPEG"
     assert picture.size == size
+
+
+def test_sdxls_latents_have_other_colours():
+    flat = torch.tensor([1.0, 0.0, 0.0, 0.0]).view(4, 1, 1)
+    assert latent_to_rgb(flat, SDXL).flatten().tolist() == pytest.approx([0.3448, 0.4168, 0.4395])
+    assert torch.equal(latent_to_rgb(flat, SD2), latent_to_rgb(flat))
+    assert cheap_preview(flat.expand(4, 8, 8), SDXL) != cheap_preview(flat.expand(4, 8, 8))
 
 
 def test_a_flat_latent_gives_its_colour():

@@ -27,6 +27,7 @@ from nbsd.models.weights import MOST_PACKED, check_file, counted
 WANTED = (*ENDINGS, ".png", ".webp")        # what is unpacked; the rest (readmes, scripts) stays where it is
 MOST_FILES = 10_000
 LONGEST_NAME = 200                  # letters of one part of a path
+MOST_ENDS = 8                       # times that the end of a file is asked for more
 COPIED = 1 << 20                    # bytes at once
 SPARE = 200_000_000                 # bytes of the disk that stay free
 PACKERS: tuple[tuple[bytes, Callable[[Any], Any]], ...] = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\x00", lzma.open))
@@ -165,7 +166,7 @@ class _Limited(io.RawIOBase):
     """A file of which only so much can be read."""
 
     def __init__(self, source: BinaryIO, most: int, name: str) -> None:
-        self._source, self._left, self._name = source, most, name
+        self._source, self._left, self._name, self._ends = source, most, name, 0
 
     def readable(self) -> bool:
         return True
@@ -173,6 +174,9 @@ class _Limited(io.RawIOBase):
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         block = self._source.read(len(buffer))
         self._left -= len(block)
+        self._ends += not block
+        if self._ends > MOST_ENDS:      # tarfile would skip the rest of a terabyte that is not there, block by block
+            raise EOFError("it is cut off")
         if self._left < 0:
             raise UnsafeFileError(f"'{self._name}' was not unpacked: it grows to many times its size. Do not use it.")
         buffer[: len(block)] = block

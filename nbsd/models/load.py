@@ -14,7 +14,7 @@ from nbsd.models import hashes
 from nbsd.models.beside import chosen_vae
 from nbsd.models.build import Plan, fill, use_positions
 from nbsd.models.families import PURPOSES, Family, TextPart
-from nbsd.models.folder import is_model_folder
+from nbsd.models.folder import is_model_folder, weights_file
 from nbsd.models.plans import Plans, plan_file, plan_folder
 from nbsd.models.read import Progress
 from nbsd.models.vae import plan_vae_file
@@ -97,6 +97,8 @@ def load_checkpoint(
     path, device = Path(path), torch.device(device)
     check_prediction(prediction)
     vae_path = chosen_vae(path, vae)
+    if vae_path is not None and vae_path.is_dir():
+        vae_path = weights_file(vae_path, "vae")
     plans = (plan_folder if is_model_folder(path) else plan_file)(path, vae_path, text_encoder)
     _check_widths(path.name, plans)
     unet, *texts, autoencoder = fill_all(

@@ -75,7 +75,7 @@ def make(
         recipe = given.signed(recipe)
     networks = model.networks.prepare(model.checkpoint, recipe, report)
     model.start_hashing()
-    progress = Watch(recipe, count, batch_size, report, preview)
+    progress = Watch(recipe, count, batch_size, report, preview, model.checkpoint.family)
     watched = Watched(control.check, progress.called, on_step)
     for first in range(0, count, batch_size):
         batch = [recipe.nth(n) for n in range(first, min(first + batch_size, count))]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from nbsd.events import Event, Progress
+from nbsd.models.families import SD1, Family
 from nbsd.pipeline.preview import PreviewThrottle, cheap_preview
 from nbsd.recipe import Recipe
 from nbsd.sampling import SAMPLERS
@@ -17,8 +18,11 @@ from nbsd.sampling.img2img import img2img_steps
 class Watch:
     """Counts denoiser calls and tells how far the job is."""
 
-    def __init__(self, recipe: Recipe, count: int, batch_size: int, report: Callable[[Event], None], preview: bool) -> None:
-        self._report, self._count = report, count
+    def __init__(
+        self, recipe: Recipe, count: int, batch_size: int, report: Callable[[Event], None], preview: bool, family: Family = SD1
+    ) -> None:
+        """`family`: of the model, which tells the colours of its latents."""
+        self._report, self._count, self._family = report, count, family
         self._batches = -(-count // batch_size)
         self._steps = max(1, calls_of(recipe))
         self._throttle = PreviewThrottle() if preview else None
@@ -38,7 +42,7 @@ class Watch:
         if self._began is None:
             self._began, self._done = now, 0
         due = self._throttle is not None and self._throttle.due()
-        self._tell(cheap_preview(x0()[0]) if due else None, now - self._began)
+        self._tell(cheap_preview(x0()[0], self._family) if due else None, now - self._began)
 
     def _tell(self, preview: bytes | None, seconds: float = 0.0) -> None:
         rate = self._done / seconds if self._done and seconds > 0 else None
