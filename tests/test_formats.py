@@ -15,7 +15,7 @@ from nbsd.models.beside import chosen_vae, stated_prediction
 from nbsd.models.folder import folder_family
 from nbsd.models.keys import UNET, VAE, averaged
 from nbsd.models.load import load_checkpoint, load_vae
-from nbsd.models.packed import plain_weight
+from nbsd.models.packed import plain_weight, unpack
 from nbsd.models.store import Store
 
 NAMES = ("sd1", "sd2", "sdxl", "refiner")
@@ -114,7 +114,7 @@ def test_a_file_without_a_text_encoder_says_what_to_do_and_takes_one_from_anothe
 
 def test_a_text_encoders_own_file_and_folder_will_do_too(files, loaded, bare, tmp_path):
     (encoder,) = their_texts("sd1", load_file(files["sd1"]), words=60)
-    encoder.save_pretrained(tmp_path / "folder" / "text_encoder")
+    kept(encoder, tmp_path / "folder" / "text_encoder")
     assert same(load_checkpoint(bare("sd1"), text_encoder=tmp_path / "folder"), loaded["sd1"])
     assert same(load_checkpoint(bare("sd1"), text_encoder=tmp_path / "folder" / "text_encoder" / "model.safetensors"), loaded["sd1"])
     with pytest.raises(WrongFamilyError, match="chosen as text encoder and holds none of SD 1"):
@@ -124,15 +124,21 @@ def test_a_text_encoders_own_file_and_folder_will_do_too(files, loaded, bare, tm
 # Folders of diffusers
 
 
+def kept(module: torch.nn.Module, place: Path, **saving) -> None:
+    """Save a module as diffusers and transformers do."""
+    unpack(module)
+    module.save_pretrained(place, **saving)
+
+
 def folder(tmp_path: Path, name: str, files: dict[str, Path], **saving) -> Path:
     """The model as diffusers would save it."""
     tensors, path = load_file(files[name]), tmp_path / f"model.{name}"
-    their_unet(name, tensors).save_pretrained(path / "unet", **saving)
-    their_vae(tensors).save_pretrained(path / "vae", **saving)
+    kept(their_unet(name, tensors), path / "unet", **saving)
+    kept(their_vae(tensors), path / "vae", **saving)
     encoders = their_texts(name, tensors, words=60)
     places = {"sdxl": ("text_encoder", "text_encoder_2"), "refiner": ("text_encoder_2",)}.get(name, ("text_encoder",))
     for encoder, place in zip(encoders, places, strict=True):
-        encoder.save_pretrained(path / place)
+        kept(encoder, path / place)
     (path / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
     return path
 
@@ -233,7 +239,7 @@ def test_the_vae_beside_a_model_is_loaded_and_signed(files, tmp_path):
 
 def test_a_vae_of_diffusers_as_file_and_as_folder(files, loaded, tmp_path):
     vae = their_vae(load_file(files["sd1"]))
-    vae.save_pretrained(tmp_path / "vae")
+    kept(vae, tmp_path / "vae")
     family = loaded["sd1"].family
     old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
     tensors = load_file(tmp_path / "vae" / "diffusion_pytorch_model.safetensors")
