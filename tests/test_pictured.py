@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from nbsd.conditioning.embeddings import Embeddings, embedding_files
 from nbsd.errors import ModelError
-from nbsd.models.pictured import pictured_embedding, pictured_name
+from nbsd.models.pictured import pictured_embedding, pictured_in, pictured_name
 from nbsd.models.small import read_small
 
 VECTORS = [[0.5, -1.0, 2.0], [3.0, 0.25, -0.125]]
@@ -80,6 +80,18 @@ def test_a_picture_that_only_shows_something_is_no_embedding(tmp_path):
     assert embedding_files([tmp_path], pictured_name) == {"pony": tmp_path / "pony.pt"}
     with pytest.raises(ModelError, match=r"the picture 'cat\.png' holds no embedding"):
         read_small(tmp_path / "cat.png")
+
+
+def test_the_panel_looks_at_the_pictures_of_folders_for_embeddings_only(tmp_path):
+    (tmp_path / "models" / "embeddings" / "deep").mkdir(parents=True)
+    card(tmp_path / "models" / "outside.png", SAID.encode())
+    card(tmp_path / "models" / "embeddings" / "deep" / "a.png", SAID.encode())
+    card(tmp_path / "models" / "embeddings" / "a.preview.png", SAID.encode())
+    inside = tmp_path / "models" / "embeddings" / "deep" / "a.png"
+    assert pictured_in([tmp_path / "models"]) == pictured_in([tmp_path / "models" / "embeddings"]) == {"ink": inside}
+    assert pictured_in([tmp_path]) == pictured_in([tmp_path / "nowhere"]) == {}
+    Image.new("RGB", (9, 9), "red").save(inside)
+    assert pictured_in([tmp_path / "models"]) == {}
 
 
 BROKEN = {

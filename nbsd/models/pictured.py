@@ -11,7 +11,8 @@ import base64
 import binascii
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 ENDINGS = (".png", ".webp")
+FOLDER, PREVIEW = "embeddings", ".preview"
 TEXT = "sd-ti-embedding"        # the PNG's key
 TENSOR = "TORCHTENSOR"          # the JSON's key of what is a tensor: nested lists of numbers
 # The numbers that the pixels are mixed with: seed = (seed * 1664525 + 1013904223) mod 2^32 from 0 on (the generator of Numerical
@@ -61,6 +63,27 @@ def pictured_name(path: Path) -> str | None:
     except ModelError:
         return None
     return str(found.get("name") or path.stem) if found else None
+
+
+def pictured_in(folders: Iterable[Path]) -> dict[str, Path]:
+    """The embeddings in the pictures of folders called "embeddings", by their names in prompts; `folders`: these, or the ones above.
+
+    Only there pictures are looked at: everywhere else they are what was made with a model, and there may be thousands.
+    """
+    places = {place for folder in folders for place in (folder, folder / FOLDER) if place.name.lower() == FOLDER and place.is_dir()}
+    found: dict[str, Path] = {}
+    for path in sorted(path for place in places for path in place.rglob("*")):
+        if path.suffix.lower() in ENDINGS and not path.stem.lower().endswith(PREVIEW) and path.is_file():
+            stat = path.stat()
+            if name := _name_then(path, stat.st_size, stat.st_mtime_ns):
+                found.setdefault(name, path)
+    return found
+
+
+@lru_cache(maxsize=1000)
+def _name_then(path: Path, _size: int, _time: int) -> str | None:
+    """The name in a picture as it was then."""
+    return pictured_name(path)
 
 
 def in_pixels(picture: Image) -> bytes | None:

@@ -19,7 +19,8 @@ from nbsd.infotext.rules import in_effect
 from nbsd.models.beside import is_word
 from nbsd.models.detect import EMBEDDING
 from nbsd.models.load import load_checkpoint
-from nbsd.models.pictured import pictured_name
+from nbsd.models.pictured import pictured_in, pictured_name
+from nbsd.models.scan import places
 from nbsd.models.small import read_small
 from nbsd.models.store import Store
 from nbsd.picture import Picture
@@ -237,5 +238,7 @@ class Shelf:
         if model is None:
             model = Model(checkpoint, compute, networks=self._networks)
             self._models.append(model)
-        model.use_embeddings({entry.path.stem: entry.path for entry in self._store.scan() if entry.kind == EMBEDDING})
+        files = {entry.path.stem: entry.path for entry in self._store.scan() if entry.kind == EMBEDDING}
+        pictures = pictured_in({place for folder in self._store.folders for place in places(folder)} | {path.parent for path in files.values()})
+        model.use_embeddings({**{name: path for name, path in pictures.items() if path.stem not in files}, **files})
         return model
