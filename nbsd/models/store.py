@@ -163,7 +163,7 @@ class Store:
         where = " or ".join(f"'{folder}'" for folder in self.folders) or "any folder (none was given)"
         raise ModelError(
             f"no model was chosen, and there are {len(files)} in {where}: choose one by its name."
-            if files else f"there is no model in {where}: put a .safetensors or .ckpt file of an SD 1 model there."
+            if files else f"there is no model in {where}: put a .safetensors or .ckpt file there."
         )
 
     def forget(self) -> None:
