@@ -71,6 +71,7 @@ class Hires:
     model: str = ""
     prompt: str = ""
     negative_prompt: str = ""
+    extra_noise: float = 0.0                # 0 to 1
 
 
 @dataclass(frozen=True, kw_only=True)

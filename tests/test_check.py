@@ -6,7 +6,7 @@ import pytest
 
 from nbsd import Recipe
 from nbsd.errors import RecipeError
-from nbsd.pipeline.check import CHOICES, LATER, RANGES, check, problems
+from nbsd.pipeline.check import CHOICES, RANGES, check, problems
 from nbsd.recipe import Hires, Img2Img, Inpaint, Soft
 
 WRONG = [
@@ -31,6 +31,11 @@ WRONG = [
     ({"inpaint": Inpaint(mask_blur=2.5)}, "inpaint mask_blur is 2.5: use a whole number"),
     ({"inpaint": Inpaint(fill="latent noice")}, "no inpaint fill is called 'latent noice'; did you mean 'latent noise'?"),
     ({"inpaint": Inpaint(soft=Soft(mask_influence=2))}, "inpaint soft mask_influence is 2: use a value from 0 to 1"),
+    ({"hires": Hires(scale=0.5)}, "hires scale is 0.5: use a value from 1 to 8"),
+    ({"hires": Hires(scale=8), "width": 2048}, "the hires fix would make 16384x4096: choose a size from 64 to 8192 pixels"),
+    ({"hires": Hires(width=64, height=16)}, "the hires fix would make 64x16"),
+    ({"hires": Hires(sampler="Oiler")}, "no hires sampler is called 'Oiler'; did you mean 'Euler'?"),
+    ({"hires": Hires(denoising_strength=0.001)}, "hires denoising_strength is 0.001: 20 steps of so little"),
     ({"prompt": "a cat <lora:ink:much>"}, "'much' in <lora:ink:much> is no strength: use a number such as 0.8"),
     ({"prompt": "a cat <lora:te=1>"}, "<lora:te=1> names no LoRA"),
     ({"prompt": "a cat <hyper:ink:1>"}, "no network is of the kind 'hyper'"),
@@ -62,4 +67,3 @@ def test_every_number_has_a_range_and_every_name_its_choices():
     types = {f"{prefix}{field.name}": field.type for prefix, kind in kinds.items() for field in fields(kind)}
     assert {name for name, kind in types.items() if kind in ("int", "float")} == set(RANGES)
     assert {name for name, kind in types.items() if kind == "str"} - texts == set(CHOICES)
-    assert set(LATER) <= {field.name for field in fields(Recipe)}

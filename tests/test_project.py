@@ -88,7 +88,8 @@ def test_every_package_is_packed():
 
 
 def test_what_is_imported_is_required():
-    required = {re.split(r"[<>=!~;\[ ]", line)[0] for line in settings()["options"]["install_requires"].split("\n") if line}
+    listed = settings()["options"]["install_requires"] + settings()["options.extras_require"]["upscale"]
+    required = {re.split(r"[<>=!~;\[ ]", line)[0] for line in listed.split("\n") if line}
     known = {INSTALLED_AS.get(name, name) for name in required} | BROUGHT_ALONG | sys.stdlib_module_names | {"nbsd"}
     imported: dict[str, str] = {}
     for file in MODULES:

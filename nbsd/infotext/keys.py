@@ -133,6 +133,15 @@ def _strength() -> Key:
     return Key("Denoising strength", ("hires.denoising_strength", "img2img.denoising_strength"), get, put, always)
 
 
+def _extra_noise() -> Key:
+    def put(draft: Draft, text: str) -> None:
+        draft["extra_noise"] = number(text)
+
+    def get(recipe: Recipe) -> str | None:
+        return _text(_at(recipe, "hires.extra_noise" if recipe.hires else "img2img.extra_noise"))
+    return Key("Extra noise", ("hires.extra_noise", "img2img.extra_noise"), get, put, lambda recipe: float(get(recipe) or 0) > 0)
+
+
 def _pad(key: str, mode: str) -> Key:
     def put(draft: Draft, text: str) -> None:
         draft[f"pad_conds.{mode}"] = one_of("False", "True")(text) == "True"
@@ -229,7 +238,7 @@ KEYS: tuple[Key, ...] = (
     value("Schedule rho", "rho", number, rules.says_rho),
     value("Beta schedule alpha", "beta_alpha", number, rules.runs_beta),
     value("Beta schedule beta", "beta_beta", number, rules.runs_beta),
-    value("Extra noise", "img2img.extra_noise", number, lambda recipe: bool(recipe.img2img and recipe.img2img.extra_noise > 0)),
+    _extra_noise(),
     switch("SGM noise multiplier", "sgm_noise_multiplier",
            lambda recipe: recipe.sgm_noise_multiplier and not recipe.img2img and not rules.facts(recipe).timesteps),
     value("Eta", "eta", number, _eta("eta", 1.0)),

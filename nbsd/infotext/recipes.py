@@ -99,9 +99,9 @@ def _built(draft: Draft, parts: Layout, pairs: dict[str, str]) -> Recipe:
     for path in ("model", "vae"):
         joined_title(draft, path)
     hires = {path for path in draft if path.startswith("hires.")}
-    strength = {"denoising_strength": draft.pop("denoising_strength")} if "denoising_strength" in draft else {}
-    if strength and not hires and "First pass size" not in pairs:
-        draft["img2img.denoising_strength"] = strength["denoising_strength"]
+    shared: dict[str, Any] = {name: draft.pop(name) for name in ("denoising_strength", "extra_noise") if name in draft}
+    if not hires and "First pass size" not in pairs:
+        draft.update({f"img2img.{name}": found for name, found in shared.items()})
     version = draft.get("version", "")
     if "sampler" in draft:
         draft["sampler"], draft["schedule"] = rules.sampler_and_schedule(draft["sampler"], draft.get("schedule"), version)
@@ -117,14 +117,14 @@ def _built(draft: Draft, parts: Layout, pairs: dict[str, str]) -> Recipe:
     recipe = replace(recipe, **{field: value for field, value in implied.items() if field not in plain})
     recipe = replace(recipe, pad_conds=_pad_conds(pads, recipe.pad_conds))
     made: dict[str, Any] = {
-        "hires": Hires(**_part(draft, "hires."), **strength) if hires else None,
+        "hires": Hires(**_part(draft, "hires."), **shared) if hires else None,
         "inpaint": _inpaint(draft),
         "img2img": Img2Img(**_part(draft, "img2img.")) if any(path.startswith(("img2img.", "inpaint")) for path in draft) else None,
     }
     recipe = replace(recipe, **made)
     if recipe.hires and not recipe.hires.schedule and rules.hires_inherits_default(recipe):
         recipe = replace(recipe, hires=replace(recipe.hires, schedule=AUTOMATIC))
-    return _with_first_pass(recipe, pairs, strength)
+    return _with_first_pass(recipe, pairs, shared)
 
 
 def _part(draft: Draft, prefix: str) -> dict[str, Any]:
@@ -146,7 +146,7 @@ def _pad_conds(pads: dict[str, bool], implied: str) -> str:
     return "v0" if pads.get("v0", implied == "v0") else "off"
 
 
-def _with_first_pass(recipe: Recipe, pairs: dict[str, str], strength: dict[str, Any]) -> Recipe:
+def _with_first_pass(recipe: Recipe, pairs: dict[str, str], shared: dict[str, Any]) -> Recipe:
     """Until the end of 2022, `Size` was the size of the second pass, `First pass size` that of the first (0x0: found by the web UI)."""
     first, cross, second = pairs.get("First pass size", "").partition("x")
     if not (cross and first.isascii() and second.isascii() and first.isdigit() and second.isdigit() and len(first + second) < 18):
@@ -156,7 +156,7 @@ def _with_first_pass(recipe: Recipe, pairs: dict[str, str], strength: dict[str, 
         if not (recipe.width and recipe.height):
             return recipe
         width, height = first_pass_size(recipe.width, recipe.height)
-    hires = replace(recipe.hires or Hires(**strength), width=recipe.width, height=recipe.height)
+    hires = replace(recipe.hires or Hires(**shared), width=recipe.width, height=recipe.height)
     return replace(recipe, hires=hires, width=width, height=height)
 
 

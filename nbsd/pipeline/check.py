@@ -11,6 +11,7 @@ from typing import Any
 from nbsd.errors import RecipeError
 from nbsd.names import MASKED_CONTENTS, RESIZE_MODES, SAMPLER_FACTS, SCHEDULE_NAMES
 from nbsd.pipeline.asked import read_tag
+from nbsd.pipeline.sizes import final_size
 from nbsd.prompt.networks import split_networks, strip_comments
 from nbsd.prompt.weights import DIALECTS
 from nbsd.recipe import LARGEST_SEED, OF_2022, TODAY, Recipe
@@ -59,6 +60,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "hires.height": (0, 8192),
     "hires.steps": (0, 1000),
     "hires.denoising_strength": (0, 1),
+    "hires.extra_noise": (0, 1),
 }
 CHOICES: dict[str, tuple[str, ...]] = {
     "sampler": tuple(SAMPLER_FACTS),
@@ -76,7 +78,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "hires.schedule": ("", *SCHEDULE_NAMES),
 }
 MOST_STEPS = 10_000     # in a schedule of which only the end is run
-LATER = {"hires": "hires fix"}
+MOST_PIXELS = 8192      # a side of the hires fix's result
 
 
 def check(recipe: Recipe, count: int = 1, batch_size: int = 1) -> None:
@@ -92,7 +94,7 @@ def check(recipe: Recipe, count: int = 1, batch_size: int = 1) -> None:
 
 def problems(recipe: Recipe) -> list[str]:
     """What stands in the way of this recipe, a sentence each; empty when nothing does."""
-    return [*_numbers(recipe), *_names(recipe), *_strengths(recipe), *_background(recipe), *_tags(recipe), *_not_yet(recipe)]
+    return [*_numbers(recipe), *_names(recipe), *_strengths(recipe), *_background(recipe), *_tags(recipe), *_sizes(recipe)]
 
 
 def _numbers(recipe: Recipe) -> Iterator[str]:
@@ -161,10 +163,13 @@ def _tags(recipe: Recipe) -> Iterator[str]:
             yield str(error)
 
 
-def _not_yet(recipe: Recipe) -> Iterator[str]:
-    for name, words in LATER.items():
-        if getattr(recipe, name):
-            yield f"{words} is not supported yet"
+def _sizes(recipe: Recipe) -> Iterator[str]:
+    """The hires fix's result; only where its numbers are numbers."""
+    if recipe.hires is None or any(True for _ in _numbers(recipe)):
+        return
+    width, height = final_size(recipe)
+    if not 64 <= min(width, height) <= max(width, height) <= MOST_PIXELS:
+        yield f"the hires fix would make {width}x{height}: choose a size from 64 to {MOST_PIXELS} pixels"
 
 
 def _whole(value: object) -> bool:

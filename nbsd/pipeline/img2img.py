@@ -18,16 +18,16 @@ from nbsd.images.masks import Box
 from nbsd.images.resize import resize
 from nbsd.names import FILL, LATENT_NOISE, LATENT_NOTHING, LATENT_RESIZE, ORIGINAL
 from nbsd.pipeline.compute import memory_errors
+from nbsd.pipeline.sizes import PIXELS_PER_LATENT
 from nbsd.pipeline.tiling import circular
 from nbsd.recipe import OF_2022, Img2Img, Inpaint, Recipe
+from nbsd.sampling.parametrize import root
 from nbsd.sampling.streams import stream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nbsd.pipeline.model import Model
-
-PIXELS_PER_LATENT = 8       # side of the square of pixels that one place of the latent stands for
 
 
 @dataclass(frozen=True)
@@ -143,6 +143,11 @@ class Ground:
         """x where the picture is to change, and the given picture elsewhere."""
         return x if self.change is None else x * self.change + self.latent * (1 - self.change)
 
+    def blend_noised(self, x: Tensor, alpha: Tensor, noise: Tensor) -> Tensor:
+        """The same with the given picture noised to a level. `alpha`: alphas_cumprod of the time step."""
+        assert self.change is not None
+        return x * self.change + (self.latent * root(alpha) + noise * root(1 - alpha)) * (1 - self.change)
+
 
 def ground(model: Model, given: Given, batch: Sequence[Recipe]) -> Ground:
     """The latents that a batch starts from. A picture of a batch starts where it would start alone."""
@@ -176,9 +181,10 @@ def encode(model: Model, images: Sequence[Image.Image], *, tiling: bool = False)
     The middle of what the VAE says is possible, where the web UI draws from it without a seed: a picture can be made again.
     """
     with memory_errors("reading the picture"), circular(tiling, model.checkpoint.vae):
-        latents = torch.cat([model.encode(tensor_of(image).to(model.compute.device)) for image in images])
+        given = [tensor_of(image).to(model.compute.device) for image in images]
+        latents = torch.cat([model.encode(one, whole=tiling) for one in given])
         if not latents.isfinite().all() and model.widen_vae():
-            latents = torch.cat([model.encode(tensor_of(image).to(model.compute.device)) for image in images])
+            latents = torch.cat([model.encode(one, whole=tiling) for one in given])
     return latents
 
 

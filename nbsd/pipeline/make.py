@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -14,6 +15,7 @@ from nbsd.images import read_picture, to_pil
 from nbsd.picture import Picture
 from nbsd.pipeline.check import check
 from nbsd.pipeline.compute import memory_errors
+from nbsd.pipeline.hires import SecondPass
 from nbsd.pipeline.img2img import Given, completed, ground, prepare
 from nbsd.pipeline.passes import Pass, Watched
 from nbsd.pipeline.progress import Watch
@@ -74,9 +76,16 @@ def make(
     if given is not None:
         recipe = given.signed(recipe)
     networks = model.networks.prepare(model.checkpoint, recipe, report)
+    second = SecondPass(model, recipe, report) if recipe.hires else None
+    final = second.model if second else model
     model.start_hashing()
     progress = Watch(recipe, count, batch_size, report, preview, model.checkpoint.family)
-    watched = Watched(control.check, progress.called, on_step)
+
+    def tile(done: int, of: int) -> None:
+        control.check()
+        progress.tile(done, of)
+
+    watched = Watched(control.check, progress.called, on_step, tile)
     for first in range(0, count, batch_size):
         batch = [recipe.nth(n) for n in range(first, min(first + batch_size, count))]
         progress.start(first, batch)
@@ -84,12 +93,15 @@ def make(
         try:
             with model.with_networks(networks):
                 latents = sample(model, batch, given, watched, batch_seeds)
+            if second is not None:
+                latents = second.run(latents, batch, watched, partial(pixels, report=report, tiling=recipe.tiling, check=control.check))
             for one, latent in zip(batch, latents, strict=True):
                 control.check()
-                made = decode(model, latent, report, tiling=recipe.tiling)
+                made = decode(final, latent, report, tiling=recipe.tiling, check=control.check)
                 if given is not None:
                     made = given.finish(made, recipe)
-                yield Picture(made, model.signed(one, networks, watched.used), latent=latent.cpu())
+                signed = model.signed(one, networks, watched.used, second.networks if second else None)
+                yield Picture(made, signed, latent=latent.cpu())
         except Skipped:
             continue
 
@@ -105,12 +117,21 @@ def sample(model: Model, batch: Sequence[Recipe], given: Given | None, watched: 
     )
 
 
-@torch.inference_mode()
-def decode(model: Model, latent: Tensor, report: Callable[[Event], None], *, tiling: bool = False) -> Image:
+def decode(
+    model: Model, latent: Tensor, report: Callable[[Event], None], *, tiling: bool = False, check: Callable[[], None] = lambda: None
+) -> Image:
     """The picture of one latent [4, h, w]."""
+    return to_pil(pixels(model, latent, report=report, tiling=tiling, check=check))
+
+
+@torch.inference_mode()
+def pixels(
+    model: Model, latent: Tensor, *, report: Callable[[Event], None], tiling: bool = False, check: Callable[[], None] = lambda: None
+) -> Tensor:
+    """What the VAE makes of one latent [4, h, w]: [3, 8 h, 8 w], nominally -1 to 1. A large one may be stopped by `check`."""
     with memory_errors("decoding a picture"), circular(tiling, model.checkpoint.vae):
-        decoded = model.decode(latent[None])
+        decoded = model.decode(latent[None], whole=tiling, check=check)
         if not decoded.isfinite().all() and model.widen_vae():
             report(Note("The VAE overflowed in half precision and now computes in float32."))
-            decoded = model.decode(latent[None])
-    return to_pil(decoded[0])
+            decoded = model.decode(latent[None], whole=tiling, check=check)
+    return decoded[0]

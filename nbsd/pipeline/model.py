@@ -23,13 +23,15 @@ from nbsd.models.pictured import pictured_in, pictured_name
 from nbsd.models.scan import places
 from nbsd.models.small import read_small
 from nbsd.models.store import Store
+from nbsd.models.strips import decode_in_strips, encode_in_strips, is_large
+from nbsd.models.upscale import UpscalerFiles
 from nbsd.picture import Picture
 from nbsd.pipeline.compute import Compute, choose, memory_errors
 from nbsd.pipeline.fetched import here
 from nbsd.pipeline.make import Control, ignore, make
 from nbsd.pipeline.networks import Networks, Prepared, with_pairs
 from nbsd.pipeline.texts import Texts, encoders_of
-from nbsd.recipe import Recipe, join_title
+from nbsd.recipe import Recipe, join_title, split_title
 from nbsd.sampling import Step
 from nbsd.sampling.parametrize import NoiseTable, downcast, zero_terminal_snr
 
@@ -86,6 +88,8 @@ class Model:
         self._embeddings: dict[str, Path] = {}
         self.use_embeddings(embedding_files(embeddings, pictured_name))
         self._hash: Future[str] | None = None
+        self._other: tuple[str, Model] | None = None
+        self._upscalers: UpscalerFiles | None = None
 
     def use_embeddings(self, files: Mapping[str, Path]) -> None:
         """Let these embeddings, by their names in prompts, be known from now on."""
@@ -95,6 +99,13 @@ class Model:
             widths = {part.vectors: module.config.hidden_size for part, module in zip(parts, modules, strict=True)}
             self.texts.embeddings = Embeddings(files, read_small, widths)
             self.texts.forget()
+
+    @property
+    def upscalers(self) -> UpscalerFiles:
+        """The upscaler files in the folders that networks come from, and beside the model."""
+        if self._upscalers is None:
+            self._upscalers = UpscalerFiles([*self.networks.folders, self.checkpoint.path.parent], self.compute.device)
+        return self._upscalers
 
     @property
     def name(self) -> str:
@@ -139,6 +150,23 @@ class Model:
             preview=preview, batch_seeds=batch_seeds,
         )
 
+    def other(self, title: str) -> Model:
+        """The model that the hires fix names for its second pass, loaded beside this one and kept; this one where it is itself."""
+        name, digest = split_title(title)
+        if (not name or name in (self.name, self.checkpoint.path.name)) and (not digest or self.checkpoint.hash.startswith(digest)):
+            return self
+        if self._other is None or self._other[0] != title:
+            self._other = None      # not two more
+            store = Store([self.checkpoint.path.parent, *self.networks.folders])
+            with memory_errors("loading the second pass's model"):
+                checkpoint = store.checkpoint(
+                    title, str(self.checkpoint.vae_path) if self.checkpoint.vae_path else None,
+                    device=self.compute.device, dtype=self.compute.weights, vae_dtype=self.compute.vae,
+                )
+            self._other = title, Model(checkpoint, self.compute, networks=self.networks)
+        self._other[1].use_embeddings(self._embeddings)
+        return self._other[1]
+
     def require(self, recipe: Recipe) -> None:
         """Raise RecipeError where the recipe asks for what this model has not."""
         if self.checkpoint.purpose:
@@ -171,16 +199,26 @@ class Model:
         answer = self.checkpoint.unet(x.to(weights), t, context.to(weights), return_dict=False, **more)[0]
         return answer.to(self.compute.latents)
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """What the VAE makes of latents [B, 4, h, w] as a sampler leaves them: [B, 3, 8 h, 8 w], nominally -1 to 1."""
-        vae = self.checkpoint.vae
-        return vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor, return_dict=False)[0]
+    def decode(self, latents: Tensor, *, whole: bool = False, check: Callable[[], None] = lambda: None) -> Tensor:
+        """What the VAE makes of latents [B, 4, h, w] as a sampler leaves them: [B, 3, 8 h, 8 w], nominally -1 to 1.
 
-    def encode(self, pixels: Tensor) -> Tensor:
-        """The latents [B, 4, h, w] of pixels [B, 3, H, W], -1 to 1, float32: the middle of the VAE's distribution."""
+        Large pictures go through it in strips of rows, with the result of the whole, unless `whole`; `check` may raise between strips.
+        """
         vae = self.checkpoint.vae
-        latents = vae.encode(pixels.to(vae.dtype)).latent_dist.mode() * vae.config.scaling_factor
-        return latents.to(self.compute.latents)
+        scaled = latents.to(vae.dtype) / vae.config.scaling_factor
+        if whole or not is_large(8 * latents.shape[3], 8 * latents.shape[2]):
+            return vae.decode(scaled, return_dict=False)[0]
+        return torch.cat([decode_in_strips(vae, one[None], check) for one in scaled])
+
+    def encode(self, pixels: Tensor, *, whole: bool = False, check: Callable[[], None] = lambda: None) -> Tensor:
+        """The latents [B, 4, h, w] of pixels [B, 3, H, W], -1 to 1, float32: the middle of the VAE's distribution. As `decode` otherwise."""
+        vae = self.checkpoint.vae
+        given = pixels.to(vae.dtype)
+        if whole or not is_large(pixels.shape[3], pixels.shape[2]):
+            latents = vae.encode(given).latent_dist.mode()
+        else:
+            latents = torch.cat([encode_in_strips(vae, one[None], check) for one in given]).chunk(2, dim=1)[0]
+        return (latents * vae.config.scaling_factor).to(self.compute.latents)
 
     def widen_vae(self) -> bool:
         """Let the VAE compute in float32 from now on; False where it does already."""
@@ -205,17 +243,21 @@ class Model:
             self._hash = with_thread.submit(lambda: self.checkpoint.hash)
             with_thread.shutdown(wait=False)
 
-    def signed(self, recipe: Recipe, networks: Prepared | None = None, used: Collection[str] | None = None) -> Recipe:
+    def signed(
+        self, recipe: Recipe, networks: Prepared | None = None, used: Collection[str] | None = None, second: Prepared | None = None
+    ) -> Recipe:
         """The recipe with the model, the VAE, the networks and the embeddings that were really used.
 
-        `used`: guidance rules that had an effect (`Guidance.used`); settings of others go: the web UI writes those that had one.
+        `second`: the networks of the hires fix. `used`: guidance rules that had an effect (`Guidance.used`); settings of others go: the web
+        UI writes those that had one.
         """
         self.start_hashing()
         assert self._hash is not None
         vae = join_title(self.checkpoint.vae_name or "", self.checkpoint.vae_hash or "")
         effective = recipe if used is None else in_effect(recipe, used)
         signed = replace(effective, model=join_title(self.name, self._hash.result()), vae=vae)
-        return with_pairs(signed, {"Lora hashes": networks.signature if networks else "", "TI hashes": self.texts.signature(recipe)})
+        hashes = ", ".join(dict.fromkeys(one.signature for one in (networks, second) if one is not None and one.signature))
+        return with_pairs(signed, {"Lora hashes": hashes, "TI hashes": self.texts.signature(recipe)})
 
 
 class Shelf:

@@ -101,6 +101,10 @@ class Networks:
         self._store = store
         self._read: OrderedDict[tuple[str, Path, int, int], Any] = OrderedDict()
 
+    @property
+    def folders(self) -> list[Path]:
+        return self._store.folders
+
     def prepare(self, checkpoint: Checkpoint, recipe: Recipe, report: Callable[[Event], None]) -> Prepared:
         """Find and read what the recipe's prompt asks for, and tell what fits only in part.
 

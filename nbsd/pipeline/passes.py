@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from nbsd.pipeline.compute import memory_errors
-from nbsd.pipeline.img2img import PIXELS_PER_LATENT, Ground
+from nbsd.pipeline.img2img import Ground
+from nbsd.pipeline.sizes import PIXELS_PER_LATENT
 from nbsd.pipeline.texts import planned_calls
 from nbsd.pipeline.tiling import circular
 from nbsd.recipe import OF_2022, Recipe
@@ -20,7 +21,7 @@ from nbsd.sampling.img2img import Start, from_latent, from_noise, img2img_steps
 from nbsd.sampling.noise import BrownianNoise, ImageNoise
 from nbsd.sampling.parametrize import NoiseTable, parametrization
 from nbsd.sampling.schedules import sampler_table
-from nbsd.sampling.timesteps import clean
+from nbsd.sampling.timesteps import clean, unchanged
 
 if TYPE_CHECKING:
     from nbsd.pipeline.model import Model
@@ -35,6 +36,7 @@ class Watched:
     check: Callable[[], None]                               # raises Stopped or Skipped where the user asked for it
     called: Callable[[Callable[[], Tensor]], None]          # a denoiser call was answered; gives the guess of the clean latents
     on_step: Callable[[Step], None]
+    tile: Callable[[int, int], None]                        # tiles of an upscaler done, tiles in all; raises as `check` does
     used: set[str] = field(default_factory=set)             # guidance rules that had an effect, as `Guidance.used`
 
 
@@ -81,7 +83,14 @@ class Pass:
         place = (steps, t + 1) if recipe.rules == OF_2022 and self.sampler.timesteps else (steps, t)
         start = from_latent(self.sampler, ground.latent, first, plan, place, self._table, extra_noise=extra_noise)
         guided = self._guided(t + 1)
-        return ground.blend(self._run(start, plan, noise, guided, self._kept(guided, ground), {"img2img": True}))
+        special: dict[str, Any] = {"img2img": True}
+        if self._blends_noised(ground):
+            special["before"] = lambda x, t: ground.blend_noised(x, self._table.alphas_cumprod[t], noise.next())
+        return ground.blend(self._run(start, plan, noise, guided, self._kept(guided, ground), special))
+
+    def _blends_noised(self, ground: Ground) -> bool:
+        """In 2022 DDIM put the given picture, noised as far as the step was, into what it stepped from."""
+        return ground.change is not None and self._recipe.rules == OF_2022 and "before" in self.sampler.options
 
     def _noise(self) -> ImageNoise:
         recipe = self._recipe
@@ -90,7 +99,7 @@ class Pass:
 
     def _kept(self, guided: Guidance, ground: Ground) -> Denoise:
         """The guided model, with the given picture where the mask is black: in what it answers, or in what a timestep sampler asks."""
-        if ground.change is None:
+        if ground.change is None or self._blends_noised(ground):
             return guided
         if self.sampler.timesteps:
             return lambda x, at: guided(ground.blend(x), at)
@@ -170,7 +179,7 @@ def options(recipe: Recipe, sampler: Sampler, table: NoiseTable, guided: Guidanc
     """What this sampler takes besides the five arguments that all take. `special`: what depends on how the run begins."""
     known: dict[str, Any] = {
         "table": table, "uncond": guided.uncond, "solver_type": "midpoint", "img2img": False, "n": 0, "sigma_min": 0.0, "sigma_max": 0.0,
-        **special,
+        "before": unchanged, **special,
     }
     if sampler.uses_eta:
         known["eta"] = getattr(recipe, sampler.uses_eta)

@@ -24,7 +24,7 @@ class Watch:
         """`family`: of the model, which tells the colours of its latents."""
         self._report, self._count, self._family = report, count, family
         self._batches = -(-count // batch_size)
-        self._steps = max(1, calls_of(recipe))
+        self._planned = self._steps = max(1, calls_of(recipe))
         self._throttle = PreviewThrottle() if preview else None
         self._done = 0              # denoiser calls of this job
         self._began: float | None = None    # when the first call was answered: before it the model may still be warming up
@@ -32,6 +32,7 @@ class Watch:
 
     def start(self, first: int, batch: Sequence[Recipe]) -> None:
         self._first, self._seed, self._call, self._batch = first, batch[0].seed, 0, self._batch + 1
+        self._steps = self._planned
         self._tell(None)
 
     def called(self, x0: Callable[[], Tensor]) -> None:
@@ -43,6 +44,14 @@ class Watch:
             self._began, self._done = now, 0
         due = self._throttle is not None and self._throttle.due()
         self._tell(cheap_preview(x0()[0], self._family) if due else None, now - self._began)
+
+    def tile(self, done: int, of: int) -> None:
+        """An upscaler has done so many of its tiles; each counts like a denoiser call."""
+        if not done:
+            self._steps += of
+        else:
+            self._call += 1
+        self._tell(None)
 
     def _tell(self, preview: bytes | None, seconds: float = 0.0) -> None:
         rate = self._done / seconds if self._done and seconds > 0 else None

@@ -19,11 +19,22 @@ from nbsd.sampling.parametrize import NoiseTable, root
 PLMS_WEIGHTS = {1: (3 / 2, -1 / 2), 2: (23 / 12, -16 / 12, 5 / 12), 3: (55 / 24, -59 / 24, 37 / 24, -9 / 24)}
 
 
+Before = Callable[[Tensor, Tensor], Tensor]     # (x, time step) -> the x from which the step is made
+
+
+def unchanged(x: Tensor, t: Tensor) -> Tensor:
+    return x
+
+
 def ddim(
-    denoise: Denoise, x: Tensor, timesteps: Tensor, noise: Noise, on_step: OnStep = ignore, *, table: NoiseTable, eta: float = 0.0
+    denoise: Denoise, x: Tensor, timesteps: Tensor, noise: Noise, on_step: OnStep = ignore, *,
+    table: NoiseTable, eta: float = 0.0, before: Before = unchanged,
 ) -> Tensor:
-    """DDIM (Song et al. 2020, arXiv:2010.02502, equation 12). Draws noise at every step, used or not."""
-    return _ddim(denoise, x, timesteps, noise, on_step, table, eta, lambda eps: eps)
+    """DDIM (Song et al. 2020, arXiv:2010.02502, equation 12). Draws noise at every step, used or not.
+
+    `before`: changes x at the start of each step, as inpainting did in 2022.
+    """
+    return _ddim(denoise, x, timesteps, noise, on_step, table, eta, lambda eps: eps, before)
 
 
 def ddim_cfgpp(
@@ -39,10 +50,11 @@ def ddim_cfgpp(
 
 def _ddim(
     denoise: Denoise, x: Tensor, timesteps: Tensor, noise: Noise, on_step: OnStep, table: NoiseTable, eta: float,
-    onward: Callable[[Tensor], Tensor],
+    onward: Callable[[Tensor], Tensor], before: Before = unchanged,
 ) -> Tensor:
     """`onward`: the noise to go on along, from the guided noise."""
     for i, (t, t_next) in enumerate(pairwise(timesteps.flip(0))):
+        x = before(x, t)
         eps = denoise(x, t)
         alpha, alpha_next = table.alphas_cumprod[t], table.alphas_cumprod[t_next].double()
         x0 = clean(x, eps, alpha)

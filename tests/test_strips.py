@@ -1,0 +1,100 @@
+"""models/strips.py: large pictures through the VAE in little memory, with the result of the whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import nbsd
+from nbsd.errors import Stopped
+from nbsd.models import strips
+from nbsd.models.strips import Kept, Made, Scaled, Whole, decode_in_strips, encode_in_strips, is_large
+
+MODELS = Path(__file__).parent / "data" / "fidelity" / "models"
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return nbsd.load(MODELS / "tiny-sd1.safetensors", device="cpu")
+
+
+def latents(height: int = 24, width: int = 18) -> torch.Tensor:
+    """With large forms, so that the parts of the picture have brightnesses and contrasts of their own."""
+    generator = torch.manual_seed(0)
+    large = nn.functional.interpolate(torch.randn(1, 4, 5, 5, generator=generator), size=(height, width), mode="bicubic")
+    return large * 1.5 + torch.randn(1, 4, height, width, generator=generator) * 0.4
+
+
+@pytest.mark.parametrize("kept", [2**28, 0], ids=["kept", "made anew"])
+def test_the_decoded_picture_is_that_of_the_whole(tiny, monkeypatch, kept):
+    """The seams are none: nowhere more than one of 255 off, where neighbouring pixels differ by dozens."""
+    vae = tiny.checkpoint.vae
+    with torch.inference_mode():
+        want = vae.decode(latents(), return_dict=False)[0]
+    monkeypatch.setattr(strips, "STRIP", 2**18)
+    monkeypatch.setattr(strips, "KEPT", kept)
+    gap = (decode_in_strips(vae, latents()) - want).abs() * 127.5
+    assert float(gap.max()) < 1 < float(want.std()) * 127.5 / 20
+
+
+def test_the_encoded_picture_is_that_of_the_whole(tiny, monkeypatch):
+    vae = tiny.checkpoint.vae
+    pixels = torch.rand(1, 3, 120, 136, generator=torch.manual_seed(1)) * 2 - 1
+    with torch.inference_mode():
+        want = vae._encode(pixels)[:, :4]
+    monkeypatch.setattr(strips, "STRIP", 2**18)
+    got = encode_in_strips(vae, pixels)[:, :4]
+    assert got.shape == want.shape and float((got - want).abs().max()) < 0.02 * float(want.std())
+
+
+def test_large_pictures_go_that_way_by_themselves(tiny, monkeypatch):
+    assert is_large(2048, 2048) and not is_large(1024, 1024)
+    whole = tiny.decode(latents(8, 8))
+    monkeypatch.setattr(strips, "LARGEST_WHOLE", 16)
+    made, back = tiny.decode(latents(8, 8)), tiny.decode(latents(8, 8), whole=True)
+    assert not made.equal(whole) and float((made - whole).abs().max()) < 1 / 127.5
+    assert back.equal(whole)
+    assert tiny.encode(whole).shape == (1, 4, 8, 8)
+
+
+def test_stop_is_heard_between_strips(tiny, monkeypatch):
+    monkeypatch.setattr(strips, "STRIP", 2**14)
+
+    def stop() -> None:
+        raise Stopped("asked")
+
+    with pytest.raises(Stopped):
+        decode_in_strips(tiny.checkpoint.vae, latents(8, 8), stop)
+
+
+class TopRow(nn.Module):
+    """Gives the row above: a 3x3 convolution's reach, without its arithmetic."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.pad(x, (0, 0, 1, 0))[:, :, :-1]
+
+
+def test_rows_are_those_of_the_whole_wherever_they_are_cut():
+    x = torch.arange(40.0).view(1, 1, 20, 2)
+    made = Made(Made(Whole(x), TopRow(), Scaled.SAME), TopRow(), Scaled.SAME)
+    want = TopRow()(TopRow()(x))
+    for start in range(20):
+        for end in range(start + 1, 21):
+            assert made.read(start, end).equal(want[:, :, start:end])
+
+
+def test_what_is_kept_does_not_overflow_and_can_be_given_up(monkeypatch):
+    monkeypatch.setattr(strips, "STRIP", 16)
+    x = torch.linspace(-1, 1, 64).view(1, 2, 32, 1) * 1e6
+    kept = Kept(Whole(x), lambda: None)
+    torch.testing.assert_close(kept.read(3, 30), x[:, :, 3:30], rtol=1e-3, atol=0.5)
+    kept.drop(20)
+    torch.testing.assert_close(kept.read(20, 30), x[:, :, 20:30], rtol=1e-3, atol=0.5)
+    with pytest.raises(ValueError):
+        kept.read(0, 8)
+    count, total, _ = kept.sums
+    assert count.tolist() == [32, 32]
+    torch.testing.assert_close(total / count, x[0].double().mean((1, 2)))
