@@ -6,15 +6,16 @@ Nothing slow happens in `Studio()` and `show()`: files are looked for and torch 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from nbsd import match
 from nbsd.errors import ModelError, NbsdError, Stopped
 from nbsd.events import Ended, Event, Loading, Made
+from nbsd.finder import Finder
 from nbsd.hosts import this_host
 from nbsd.outputs import Outputs
 from nbsd.picture import Picture
@@ -23,7 +24,7 @@ from nbsd.ui import paste
 from nbsd.ui.dispatch import DOORS, Screen, ScreenJob, route_freely
 from nbsd.ui.fetching import Fetching, FetchJob
 from nbsd.ui.form import Form, Settled, drawn
-from nbsd.ui.found import Chooser, Entry, Found
+from nbsd.ui.found import Chooser
 from nbsd.ui.given import Given
 from nbsd.ui.library import Library
 from nbsd.ui.panel import Panel
@@ -32,7 +33,6 @@ from nbsd.ui.settings import Settings
 from nbsd.ui.view import View
 from nbsd.worker import Control, Job, Report, Worker
 
-ENDINGS = (".safetensors", ".ckpt")     # what a model file may end in, for the hint
 PATIENCE = 2.0                          # seconds that show() waits for the list of files where no thread can show it
 
 Folders = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -42,6 +42,9 @@ class Shelf(Protocol):
     """Where models come from; `pipeline.model.Shelf`, or a stand-in, which has a `scan()` too."""
 
     def model(self, recipe: Recipe, on_progress: Callable[[int, int], None] | None = None) -> Any: ...
+
+    def also(self, folder: Path) -> None:
+        """Look for networks and embeddings there too."""
 
 
 def _route(job: Job, event: Event) -> None:
@@ -72,7 +75,6 @@ class Studio:
         self.folders = _folders(models) if models is not None else list(host.models())
         self.outputs = Outputs(outputs if outputs is not None else host.outputs())
         self._shelf: Shelf | None = None        # a stand-in for the models, in tests
-        self._entries: list[Entry] | None = None    # the model files of the last look
         parts = Parts()
         self._form = Form(parts)
         self._settings = Settings(self.outputs.folder, self._form.values)
@@ -80,11 +82,13 @@ class Studio:
         self._view = View(parts, on_pick=lambda picture: self._screen.post(lambda: self._view.pick(picture)))
         given = Given(parts, self._form.modes, lambda call: self._screen.post(call), self._try, cautious=not DOORS[host.door])
         self._library = Library(parts)
-        self._chooser = Chooser(self._form, self._library)
         self._panel = Panel(parts, self._form, self._view, given, self._library)
         self._screen = Screen(self._show_event, self._tick, self._view.fail, host.door)
-        self._fetching = Fetching(self._library, self._screen, self.folders[0], self._fetched)
+        chooser = Chooser(self._form, self._library)
+        self._finder = Finder(self.folders, self._form, self._panel, chooser, self._screen, lambda: self._shelf)
+        self._fetching = Fetching(self._library, self._screen, self.folders[0], self._finder.came)
         self._errands = Worker(self._errand_told)
+        self._host = host
         self._greeted = False
         self._asked: ScreenJob | None = None    # the last job of the Generate button
         self._connect()
@@ -99,9 +103,15 @@ class Studio:
         if not self._greeted:
             self._greeted = True
             self._look_for_files()
-            if self._shelf is None:
+            if self._shelf is None and not self._host.headless():
                 _warm_up()
+            self._errands.submit(ScreenJob(lambda report, control: self._say_notes(), self._screen))
         self._screen.flush()
+
+    def _say_notes(self) -> None:
+        """What the host's user should know, in the errands' thread: finding out takes seconds."""
+        for note in self._host.notes():
+            self._screen.post(partial(self._view.note, note))
 
     def _ipython_display_(self) -> None:
         self.show()
@@ -127,7 +137,7 @@ class Studio:
             panel.again.offer(picture, recipe)
         panel.fills.fill("the pasted recipe", report.recipe)
         if report.complete:
-            report = replace(report, notes=(*report.notes, *self._match(report.recipe)))
+            report = replace(report, notes=(*report.notes, *self._finder.match(report.recipe)))
         self._screen.post(lambda: self._panel.show_report(report))
         return report
 
@@ -242,6 +252,8 @@ class Studio:
             from nbsd.pipeline.model import Shelf
 
             _SHELVES[key] = Shelf(self.folders)
+        if self._finder.more is not None:
+            _SHELVES[key].also(self._finder.more)
         return _SHELVES[key]
 
     # --- what the buttons do; short, and from any thread
@@ -279,7 +291,7 @@ class Studio:
         if recipe is None or again.picture is None or (self._asked is not None and not self._asked.done):
             return
         picture, model = again.picture, self._form.model.value
-        vaes = [] if recipe.vae else [entry.path for entry in self._entries or () if entry.kind == match.VAE]
+        vaes = [] if recipe.vae else self._finder.vaes()
 
         def run(report: Report, control: Control) -> None:
             loaded = self._loaded(replace(recipe, model=model), report, control)
@@ -337,62 +349,15 @@ class Studio:
     # --- files
 
     def _look_for_files(self) -> None:
-        job = self._errands.submit(ScreenJob(lambda report, control: self._scan(), self._screen))
+        job = self._errands.submit(ScreenJob(lambda report, control: self._finder.look(), self._screen))
         if self._screen.callers_wait:
             job.wait(PATIENCE)
             self._screen.flush()
-
-    def _files(self) -> Iterable[Entry]:
-        scan: Callable[[], Iterable[Entry]] = getattr(self._shelf, "scan", lambda: _found(self.folders))
-        return scan()
-
-    def _scan(self) -> None:
-        """Look for files, in the errands' thread."""
-        self._entries = list(self._files())
-        found = [(entry, entry.title) for entry in self._entries]
-        typed = self._panel.folder.value.strip()
-        more = Path(typed).expanduser().absolute() if typed else None
-        if more is not None:
-            # The shelf does not look there, so the recipe has to name the whole path.
-            found += [(entry, str(entry.path)) for entry in _found([more.parent if more.is_file() else more])]
-        self._screen.post(lambda: self._show_files(found, more))
-
-    def _show_files(self, found: Found, more: Path | None) -> None:
-        some = self._chooser.show(found)
-        if more is not None and self._form.model.has(str(more)):
-            self._form.model.value = str(more)
-        self._panel.show_hint("" if some else (
-            f"No model yet: put a file that ends in {' or '.join(ENDINGS)} into {more or self.folders[0].absolute()} and press Refresh, "
-            "name another folder, or get one on the page Files."
-        ))
-
-    def _fetched(self, path: Path) -> None:
-        """A file has come, in the download's thread."""
-        self._scan()
-        self._screen.post(lambda: self._chooser.came(path))
-
-    def _match(self, recipe: Recipe) -> list[str]:
-        """Sentences on whether a pasted recipe will give the picture it came from; no model file is read for it."""
-        from nbsd.models import hashes
-        from nbsd.pipeline.check import problems
-
-        if self._entries is None:
-            self._entries = list(self._files())
-        known = hashes.known_digests([entry.path for entry in self._entries])
-        rows = [match.Row(entry.kind, entry.path, (digests.sha256, digests.old), digests.addnet)
-                for entry in self._entries for digests in (known[entry.path],)]
-        return match.report(recipe, match.Listed(rows), problems(recipe)).text.splitlines()
 
     def _errand_told(self, job: Job, event: Event) -> None:
         if isinstance(event, Ended) and event.error is not None:
             error = event.error
             self._screen.post(lambda: self._view.fail(error))
-
-
-def _found(folders: Sequence[Path]) -> Iterable[Entry]:
-    from nbsd.models.store import Store
-
-    return Store(folders).scan()
 
 
 def _warm_up() -> None:

@@ -50,8 +50,8 @@ def notebook(*cells: str) -> str:
 # --- the server -------------------------------------------------------------------------------------------------------------------
 
 @contextmanager
-def start(python: Path, folder: Path) -> Iterator[str]:
-    """JupyterLab of this environment on a free port, with `folder` as its files; yields its address."""
+def start(python: Path, folder: Path, more: dict[str, str] | None = None) -> Iterator[str]:
+    """JupyterLab of this environment on a free port, with `folder` as its files and `more` variables; yields its address."""
     if not python.exists():
         raise RuntimeError(f"there is no {python}: run 'python3 tools/start.py test' once, which makes both environments")
     private = folder / ".jupyter"       # settings and history of whoever runs the tests stay out of it, and theirs stay whole
@@ -69,6 +69,7 @@ def start(python: Path, folder: Path) -> Iterator[str]:
         "JUPYTER_CONFIG_DIR": str(private / "config"), "JUPYTER_DATA_DIR": str(private / "data"),
         "JUPYTER_RUNTIME_DIR": str(private / "runtime"), "IPYTHONDIR": str(private / "ipython"),
         "JUPYTERLAB_SETTINGS_DIR": str(private / "settings"), "JUPYTERLAB_WORKSPACES_DIR": str(private / "workspaces"),
+        **(more or {}),
     }
     command = [python, "-m", "jupyterlab", "--no-browser", "--allow-root", "--expose-app-in-browser", "--ServerApp.ip=127.0.0.1",
                f"--ServerApp.port={port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={folder}", "--IdentityProvider.token="]

@@ -246,6 +246,16 @@ def test_a_lora_with_another_name_is_found_by_the_recipes_hash(folder):
         model().generate(replace(recipe, unknown=(("Lora hashes", '"gone: 000000000000"'),)))
 
 
+def test_a_folder_that_is_named_later_is_looked_in_too(tmp_path):
+    shelf = Shelf([tmp_path], device="cpu")
+    recipe = replace(SMALL, prompt="a cat<lora:tiny-lora:0.7>", model=str(MODELS / "tiny-sd1.safetensors"))
+    with pytest.raises(RecipeError, match="no LoRA called"):
+        shelf.model(recipe).generate(recipe)
+    shelf.also(MODELS), shelf.also(MODELS)
+    (made,) = shelf.model(recipe).generate(recipe)
+    assert "Lora hashes" in made.infotext
+
+
 def test_the_shelf_finds_networks_in_its_folders():
     recipe = replace(SMALL, prompt="a cat<lora:tiny-lora:0.7>", model="tiny-sd1")
     (made,) = Shelf([MODELS], device="cpu").model(recipe).generate(recipe)

@@ -274,7 +274,7 @@ def test_a_typed_folder_or_file_is_named_by_its_whole_path(studio: Studio, tmp_p
         asked.append(folders)
         return [FakeEntry("mine", other / "mine.ckpt", "checkpoint", 0)]
 
-    monkeypatch.setattr(module, "_found", found)
+    monkeypatch.setattr("nbsd.finder._found", found)
     studio._panel.folder.value = str(other)
     until(lambda: shown(studio) and str(other / "mine.ckpt") in [value for _, value in studio._form.model.widget.options])
     assert asked == [[other]] and studio.recipe.model == "dreamy-v8"
@@ -563,3 +563,15 @@ def test_stopped_is_no_error(studio: Studio) -> None:
 
     studio._shelf.fail = fail
     assert studio.generate(Recipe(steps=2, width=64, height=64)) == [] and words(studio, "error") == ""
+
+
+def test_the_hosts_sentences_stand_in_the_panel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = replace(module.this_host(), notes=lambda: iter(["There is no <GPU> here."]), headless=lambda: True)
+    monkeypatch.setattr(module, "this_host", lambda: host)
+    monkeypatch.setattr(module, "_warm_up", lambda: pytest.fail("nobody will press Generate in a saved run"))
+    monkeypatch.setattr("IPython.display.display", lambda *_: None)
+    studio = Studio(models=tmp_path / "models", outputs=tmp_path / "outputs")
+    studio.show()
+    until(lambda: shown(studio) and "There is no &lt;GPU&gt; here." in studio._view.notes.value)
+    studio.show()
+    assert studio._view.notes.value.count("GPU") == 1

@@ -4,7 +4,8 @@
     python3 tools/start.py test [options of pytest]         every check and every test
 
 The environment is the folder .venv beside this one. A second run installs nothing, unless setup.cfg or a list in tools/ has changed.
-`test` also makes .venv/colab, with the versions of ipywidgets and IPython that Colab has, and brings a browser by apt-get where it may.
+`test` also makes .venv/colab and .venv/kaggle, with the versions of ipywidgets and IPython that those hosts have, and brings a browser by
+apt-get where it may.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
-COLAB = VENV / "colab"
+HOSTS = ("colab", "kaggle")     # .venv/NAME has the versions of tools/NAME.txt
 BIN, EXE = ("Scripts", ".exe") if os.name == "nt" else ("bin", "")
 OLDEST = (3, 10)
 DISK_GB = 8                 # torch with its CUDA libraries and the rest, with room for pip's temporary files
@@ -137,20 +138,20 @@ def main_environment(*extras: str) -> Path:
     return python
 
 
-def colab_environment() -> Path:
-    """.venv/colab: Colab's versions in front, and behind them everything that .venv has (torch, JupyterLab, nbsd); its Python."""
-    versions = ROOT / "tools" / "colab.txt"
+def host_environment(name: str) -> Path:
+    """.venv/NAME: the host's versions in front, and behind them everything that .venv has (torch, JupyterLab, nbsd); its Python."""
+    versions, place = ROOT / "tools" / f"{name}.txt", VENV / name
     state = digest(versions, ROOT / "setup.cfg")
-    python = COLAB / BIN / f"python{EXE}"
-    if python.exists() and "colab" in installed(COLAB, state):
+    python = place / BIN / f"python{EXE}"
+    if python.exists() and name in installed(place, state):
         return python
-    python = make_venv(COLAB)
-    behind = site_packages(COLAB) / "zz_behind.pth"     # "zz": after any other .pth
+    python = make_venv(place)
+    behind = site_packages(place) / "zz_behind.pth"     # "zz": after any other .pth
     behind.unlink(missing_ok=True)                      # pip must not count what lies behind as installed
-    say("installing Colab's versions of ipywidgets and IPython")
+    say(f"installing the versions of ipywidgets and IPython that {name.capitalize()} has")
     pip(python, "--requirement", versions)
     behind.write_text(f"import site; site.addsitedir({str(site_packages(VENV))!r})\n")
-    note_installed(COLAB, state, {"colab"})
+    note_installed(place, state, {name})
     return python
 
 
@@ -205,7 +206,8 @@ def lab(options: list[str]) -> int:
 
 def test(options: list[str]) -> int:
     python = main_environment("lab", "test")
-    colab_environment()
+    for name in HOSTS:
+        host_environment(name)
     browser = bring_browser(python)
     folder = python.parent
     checks = (

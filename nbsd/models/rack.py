@@ -50,8 +50,9 @@ class Rack:
         if key not in self._held:
             return None
         checkpoint, device = self._held[key]
-        self.make_room(device, _missing(checkpoint, device), keep=checkpoint)
-        move(checkpoint, device, on_progress)
+        if missing := _missing(checkpoint, device):
+            self.make_room(device, missing, keep=checkpoint)
+            move(checkpoint, device, on_progress)
         self._held.move_to_end(key)
         return checkpoint
 

@@ -268,6 +268,11 @@ class Shelf:
         self._networks = Networks(self._store)
         self._models: list[Model] = []      # of the checkpoints that are held; each keeps what it encoded
 
+    def also(self, folder: Path) -> None:
+        """Look in this folder too, from now on."""
+        if folder not in self._store.folders:
+            self._store.folders.append(folder)
+
     def model(self, recipe: Recipe, on_progress: Callable[[int, int], None] | None = None) -> Model:
         """The model and VAE that a recipe names, loaded. A load that fails leaves the old model in place."""
         compute = choose(self._device, self._dtype)

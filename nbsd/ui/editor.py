@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import ipywidgets as w
 from PIL import Image
 
+from nbsd.hosts import this_host
 from nbsd.ui.brushes import COLOUR, ERASE, MASK, Brush
 from nbsd.ui.controls import set_tip
 from nbsd.ui.parts import Parts
@@ -112,6 +113,7 @@ class Editor:
     def _make_pad(self) -> bool:
         """Offer the canvas to the page, which answers when it has loaded it; False where ipycanvas is not installed."""
         if self._pad is None:
+            this_host().third_party()
             try:
                 from nbsd.ui.pad import Pad
 

@@ -1,0 +1,77 @@
+"""The files that a studio works with: looked for, shown in the panel, and compared with what a pasted recipe names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from nbsd import match
+from nbsd.recipe import Recipe
+from nbsd.ui.dispatch import Screen
+from nbsd.ui.form import Form
+from nbsd.ui.found import Chooser, Entry, Found
+from nbsd.ui.panel import Panel
+
+ENDINGS = (".safetensors", ".ckpt")     # what a model file may end in, for the hint
+
+
+class Finder:
+    """Looks into folders, and into the one that was typed into the panel. `shelf()`: a stand-in for the models that has a `scan()`, or None."""
+
+    def __init__(self, folders: Sequence[Path], form: Form, panel: Panel, chooser: Chooser, screen: Screen, shelf: Callable[[], Any]) -> None:
+        self._folders, self._form, self._panel, self._chooser, self._screen, self._shelf = folders, form, panel, chooser, screen, shelf
+        self._entries: list[Entry] | None = None
+        self.more: Path | None = None           # a folder that was typed into the panel
+
+    def look(self) -> None:
+        """Look for files and show them; takes a moment, so not in a callback."""
+        self._entries = list(self._files())
+        found = [(entry, entry.title) for entry in self._entries]
+        typed = self._panel.folder.value.strip()
+        more = Path(typed).expanduser().absolute() if typed else None
+        if more is not None:
+            self.more = more.parent if more.is_file() else more
+            # The whole path: there may be another file of that name.
+            found += [(entry, str(entry.path)) for entry in _found([self.more])]
+        self._screen.post(lambda: self._show(found, more))
+
+    def came(self, path: Path) -> None:
+        """A file was fetched: show it, and choose it where it is a model. In the download's thread."""
+        self.look()
+        self._screen.post(lambda: self._chooser.came(path))
+
+    def vaes(self) -> list[Path]:
+        """The VAE files of the last look."""
+        return [entry.path for entry in self._entries or () if entry.kind == match.VAE]
+
+    def match(self, recipe: Recipe) -> list[str]:
+        """Sentences on whether a pasted recipe will give the picture it came from; no model file is read for it."""
+        from nbsd.models import hashes
+        from nbsd.pipeline.check import problems
+
+        if self._entries is None:
+            self._entries = list(self._files())
+        known = hashes.known_digests([entry.path for entry in self._entries])
+        rows = [match.Row(entry.kind, entry.path, (digests.sha256, digests.old), digests.addnet)
+                for entry in self._entries for digests in (known[entry.path],)]
+        return match.report(recipe, match.Listed(rows), problems(recipe)).text.splitlines()
+
+    def _files(self) -> Iterable[Entry]:
+        scan: Callable[[], Iterable[Entry]] = getattr(self._shelf(), "scan", lambda: _found(self._folders))
+        return scan()
+
+    def _show(self, found: Found, more: Path | None) -> None:
+        some = self._chooser.show(found)
+        if more is not None and self._form.model.has(str(more)):
+            self._form.model.value = str(more)
+        self._panel.show_hint("" if some else (
+            f"No model yet: put a file that ends in {' or '.join(ENDINGS)} into {more or self._folders[0].absolute()} and press Refresh, "
+            "name another folder, or get one on the page Files."
+        ))
+
+
+def _found(folders: Sequence[Path]) -> Iterable[Entry]:
+    from nbsd.models.store import Store
+
+    return Store(folders).scan()
