@@ -162,6 +162,14 @@ def test_a_tar_that_was_chosen_as_a_model_says_what_to_do(tmp_path):
         open_weights(tar(tmp_path / "modules.ckpt", ("one.pt", BYTES)))
 
 
+def test_a_tar_that_ends_with_a_file_of_torch_is_no_zip(tmp_path):
+    """torch saves zips, and a zip is known by its end: NovelAI's _modules.tar is full of them."""
+    with tarfile.open(tmp_path / "modules.tar", "w") as tar:
+        tar.add(Path(__file__).parent / "data" / "fidelity" / "models" / "tiny-hyper.pt", "modules/old.pt")
+    assert zipfile.is_zipfile(tmp_path / "modules.tar")
+    assert [path.name for path in unpack(tmp_path / "modules.tar", tmp_path / "out")] == ["old.pt"]
+
+
 def test_the_command(tmp_path, capsys):
     path = tar(tmp_path / "full_modules.tar", ("modules/one.pt", BYTES))
     assert cli.main(["unpack", str(path)]) == cli.OK

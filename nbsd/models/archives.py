@@ -119,7 +119,7 @@ def _write(archive: Path, size: int, wanted: dict[str, Member], places: dict[str
 
 def _members(archive: Path, size: int) -> Iterator[Member]:
     """Every member but folders."""
-    if zipfile.is_zipfile(archive):
+    if _is_zip(archive):
         with zipfile.ZipFile(archive) as packed:
             for info in packed.infolist():
                 if not info.is_dir():
@@ -137,7 +137,7 @@ def _members(archive: Path, size: int) -> Iterator[Member]:
 
 def _contents(archive: Path, size: int) -> Iterator[tuple[str, BinaryIO]]:
     """The plain files, each open for reading until the next."""
-    if zipfile.is_zipfile(archive):
+    if _is_zip(archive):
         with zipfile.ZipFile(archive) as packed:
             for info in packed.infolist():
                 if not info.is_dir():
@@ -181,3 +181,9 @@ class _Limited(io.RawIOBase):
             raise UnsafeFileError(f"'{self._name}' was not unpacked: it grows to many times its size. Do not use it.")
         buffer[: len(block)] = block
         return len(block)
+
+
+def _is_zip(archive: Path) -> bool:
+    """By its beginning: torch's files are zips too, so a tar that ends with one looks like a zip from its end."""
+    with archive.open("rb") as file:
+        return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
