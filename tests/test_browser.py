@@ -277,6 +277,8 @@ KEEP_MASK = "studio._panel.given.editor.drawing.mask.save('mask.png')"
 @pytest.mark.cells(START, SHOW, KEEP_MASK)
 def test_only_what_is_masked_changes(panel, page, place):
     """With the canvas in the newest environment; in Colab's, which has no widgets of ipycanvas, with the rectangles that come instead."""
+    for name, value in (("steps", 4), ("width", 128), ("height", 128)):
+        panel.fill(f"field-{name}", value)
     panel.click("generate")
     panel.says("status", "done")
     panel.click("send-inpaint")
