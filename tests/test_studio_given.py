@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from test_studio import click, door, made, quick, studio, until, words  # noqa: F401
 
+from nbsd import studio as module
 from nbsd.errors import RecipeError
 from nbsd.recipe import Img2Img, Inpaint, Recipe
 from nbsd.studio import Studio
@@ -103,3 +104,37 @@ def test_a_pasted_img2img_recipe_waits_for_its_picture(studio: Studio) -> None: 
     click(studio, "generate")
     until(lambda: studio._asked.done)
     assert "no picture to change" in words(studio, "error")
+
+
+def test_extras_make_a_result_larger(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    monkeypatch.setattr(module, "_load_libraries", lambda: None)
+    [small] = studio.generate(RECIPE)
+    studio._panel.send["extras"].click()
+    click(studio, "generate")
+    until(lambda: studio._asked.done)
+    until(lambda: words(studio, "status").startswith("done: 1 picture"))
+    [large] = studio._asked.pictures
+    assert large.image.size == (128, 128) and len(studio._shelf.given) == 1        # no model was asked
+    assert large.infotext == f"{small.infotext}, Postprocess upscale by: 2, Postprocess upscaler: Lanczos"
+    with Image.open(large.path) as read:
+        assert read.text["parameters"] == large.infotext and read.size == (128, 128)
+    studio._form["extras.scale"].value = 99
+    click(studio, "generate")
+    until(lambda: studio._asked.done)
+    assert "use a value from 1 to 8" in words(studio, "error")
+
+
+def test_extras_without_a_picture(studio: Studio) -> None:  # noqa: F811
+    studio._form.modes.mode.value = "extras"
+    click(studio, "generate")
+    until(lambda: studio._asked.done)
+    assert "open one" in words(studio, "error")
+
+
+def test_outpainting_makes_the_result_larger_too(studio: Studio) -> None:  # noqa: F811
+    studio.generate(RECIPE)
+    studio._panel.send["inpaint"].click()
+    given = studio._panel.given
+    given.sides[1].value, given.by.value = True, 64
+    given.extend.click()
+    assert (studio._form["width"].value, studio._form["height"].value) == (128, 64)

@@ -10,7 +10,7 @@ from nbsd.ui.form import Form
 from nbsd.ui.library import Library, Row, in_prompt
 from nbsd.ui.pickers import File
 
-CHECKPOINT, VAE, UNKNOWN = "checkpoint", "vae", "unknown"      # kinds of files, as `models.detect` names them
+CHECKPOINT, VAE, UPSCALER, UNKNOWN = "checkpoint", "vae", "upscaler", "unknown"      # kinds of files, as `models.detect` names them
 
 
 class Entry(Protocol):
@@ -56,6 +56,7 @@ class Chooser:
         models = [*_files(found, CHECKPOINT), *_files(found, UNKNOWN, " (not readable)")]
         self._form.model.set_files(models)
         self._form.vae.set_files(_files(found, VAE))
+        self._form.modes.set_files([file.value for file in _files(found, CHECKPOINT)], [file.value for file in _files(found, UPSCALER)])
         self._library.set_rows([
             Row(entry.kind, entry.title, value, entry.size, entry.family, entry.digest, str(entry.path), entry.problem) for entry, value in found])
         return bool(models)

@@ -32,6 +32,7 @@ class Given:
     ) -> None:
         """`post`: runs what writes to the screen. `tried`: runs what may go wrong, and shows it. `cautious`: see Editor."""
         self.modes = modes
+        self.on_extended: Callable[[], None] = lambda: None     # the picture has grown
         self.source = Source(parts, self._taken, tried)
         self.editor = Editor(parts, post, cautious)
         self._make_widgets(parts)
@@ -111,6 +112,7 @@ class Given:
         for box in new:
             self.editor.drawing.rectangle(box, Brush())
         self.editor.redraw()
+        self.on_extended()
 
     def _make_widgets(self, parts: Parts) -> None:
         self.sketching = parts.make(

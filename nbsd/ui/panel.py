@@ -146,6 +146,7 @@ class Panel:
         self.drop.on_click(lambda _: form.drop_kept())
         self.sizes.observe(lambda change: self._resize(change["new"]), "value")
         self.given.size.on_click(lambda _: self.use_size())
+        self.given.on_extended = self.use_size
         self.given.source.use.on_click(lambda _: self._send(form.modes.mode.value))
         self.given.source.blank.on_click(lambda _: self._blank())
         for mode, button in self.send.items():
