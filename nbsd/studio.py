@@ -25,7 +25,7 @@ from nbsd.ui.dispatch import DOORS, Screen, ScreenJob, route_freely
 from nbsd.ui.fetching import Fetching, FetchJob
 from nbsd.ui.form import Form, Settled, drawn
 from nbsd.ui.found import Chooser
-from nbsd.ui.given import Given
+from nbsd.ui.given import Given, ToEnlarge
 from nbsd.ui.library import Library
 from nbsd.ui.panel import Panel
 from nbsd.ui.parts import Parts
@@ -237,6 +237,14 @@ class Studio:
 
         return self._models().model(recipe, on_progress=loading)
 
+    def _enlarge(self, given: ToEnlarge, report: Report, control: Control) -> None:
+        """The job of extras."""
+        self.outputs.check()
+        _load_libraries()
+        from nbsd.pipeline.enlarge import enlarge
+
+        report(Made(self.outputs.save(enlarge(*given, self.folders, control.check, report))))
+
     def _learn(self, asked: Recipe, made: Recipe) -> None:
         """A finished picture says the model's name and hash; reusing its recipe has to find the same row of the list."""
         for name, value, picker in ((made.model, asked.model, self._form.model), (made.vae, asked.vae, self._form.vae)):
@@ -276,10 +284,13 @@ class Studio:
     def _clicked_generate(self) -> None:
         if self._asked is not None and not self._asked.done:
             return      # a double click
-        asked = Settled(self._form, self._given)
+        asked = Settled(self._form, lambda recipe: self._panel.given.to_enlarge() or self._given(recipe))
 
         def run(report: Report, control: Control) -> None:
             recipe, count, size, given = asked.get()
+            if isinstance(given, ToEnlarge):
+                self._enlarge(given, report, control)
+                return
             job.batch_size, job.width = size, recipe.width
             self._make(self._complete(recipe), count, size, given, report, control)
 

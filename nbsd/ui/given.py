@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import ipywidgets as w
 from PIL import Image
 
 from nbsd.errors import RecipeError
+from nbsd.pipeline.extras import Enlarging
 from nbsd.recipe import Recipe
 from nbsd.ui import paste
 from nbsd.ui.brushes import Box, Brush
 from nbsd.ui.editor import Editor, set_class
-from nbsd.ui.modes import EXTRAS_ROWS, IMG2IMG, INPAINT, INPAINT_ROWS, SOFT_ROWS, Modes
+from nbsd.ui.modes import EXTRAS, EXTRAS_ROWS, IMG2IMG, INPAINT, INPAINT_ROWS, SOFT_ROWS, Modes
 from nbsd.ui.parts import Parts
 from nbsd.ui.source import Source, on_white
 
@@ -21,6 +22,14 @@ SIDES = ("Left", "Right", "Up", "Down")
 OVERLAP = 8     # pixels of the old picture that are made anew beside what is added, so that no seam shows
 NO_PICTURE = "there is no picture to change: open one, give the path of one, or press Take the result"
 NO_MASK = "nothing is masked: paint over what is to change, open a mask, or choose img2img"
+
+
+class ToEnlarge(NamedTuple):
+    """A job of extras."""
+
+    image: Image.Image      # RGB
+    said: str               # the infotext that it carries
+    how: Enlarging
 
 
 class Given:
@@ -62,6 +71,14 @@ class Given:
         if drawing.empty and not recipe.inpaint.invert:
             raise RecipeError(NO_MASK)
         return picture, drawing.mask
+
+    def to_enlarge(self) -> ToEnlarge | None:
+        """What extras make larger; None in the other modes. Raises RecipeError where there is no picture."""
+        if self.modes.mode.value != EXTRAS:
+            return None
+        if self.source.picture is None:
+            raise RecipeError(NO_PICTURE)
+        return ToEnlarge(on_white(self.source.picture), self.source.said, self.modes.enlarging)
 
     def follow(self) -> None:
         """Show what the mode needs."""

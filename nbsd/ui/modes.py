@@ -64,6 +64,7 @@ HIRES_ROWS: tuple[Control, ...] = (
     Control("hires.height", "Resize height to", "whole", step=8, tip="0 = by the scale, or as the width says"),
     Control("hires.sampler", "Hires sampler", "choice", choices=(("Use same sampler", ""), *same(*SAMPLER_FACTS))),
     Control("hires.schedule", "Hires schedule", "choice", choices=(("Use same scheduler", ""), *same(*SCHEDULE_NAMES))),
+    Control("hires.extra_noise", "Extra noise", "number", step=0.01),
     Control("hires.model", "Hires checkpoint", "choice", choices=(("Use same checkpoint", ""),)),
     Control("hires.prompt", "Hires prompt (empty = the same)", "lines", rows=2, more_classes=("nbsd-wide",)),
     Control("hires.negative_prompt", "Hires negative prompt (empty = the same)", "lines", rows=2, more_classes=("nbsd-wide",)),

@@ -8,7 +8,7 @@ MODES_CSS = """
 .nbsd:is(.nbsd-in-txt2img, .nbsd-in-extras) .nbsd-only-change, .nbsd.nbsd-in-txt2img .nbsd-given,
 .nbsd:not(.nbsd-in-txt2img) :is(.nbsd-hires-on, .nbsd-hires-group), .nbsd:not(.nbsd-with-hires) .nbsd-hires-group,
 .nbsd:not(.nbsd-with-soft) .nbsd-soft-group, .nbsd:not(.nbsd-in-extras) .nbsd-only-extras,
-.nbsd.nbsd-in-extras :is(.nbsd-set, .nbsd-not-extras) { display: none !important; }
+.nbsd.nbsd-in-extras :is(.nbsd-set, .nbsd-ask > :not(.nbsd-mode)) { display: none !important; }
 
 /* the switch between the modes, and the tools */
 .nbsd .widget-toggle-buttons, .nbsd .jupyter-widget-toggle-buttons { width: auto; margin: 0; min-width: 0; height: auto; overflow: visible; }
