@@ -291,7 +291,7 @@ def test_only_what_is_masked_changes(panel, page, place):
         page.quiet()
         page.errors = [error for error in page.errors if "ipycanvas" not in error]
     page.run(2)
-    panel.choose("field-inpaint-only_masked", "Only masked")
+    panel.choose("field-inpaint-only_masked", "Only")
     panel.fill("field-inpaint-mask_blur", 0)
     panel.fill("seed", 5)
     panel.click("generate")
