@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from nbsd.errors import ModelError, NbsdError, Stopped
-from nbsd.events import Ended, Event, Loading, Made
+from nbsd.events import Ended, Event, Loading, Made, Progress
 from nbsd.finder import Finder
 from nbsd.hosts import this_host
 from nbsd.outputs import Outputs
@@ -243,7 +243,11 @@ class Studio:
         _load_libraries()
         from nbsd.pipeline.enlarge import enlarge
 
-        report(Made(self.outputs.save(enlarge(*given, self.folders, control.check, report))))
+        def tell(done: int, total: int) -> None:
+            control.check()
+            report(Progress(0, 1, done, max(total, 1), given.seed))
+
+        report(Made(self.outputs.save(enlarge(given.image, given.said, given.how, self.folders, tell))))
 
     def _learn(self, asked: Recipe, made: Recipe) -> None:
         """A finished picture says the model's name and hash; reusing its recipe has to find the same row of the list."""

@@ -64,11 +64,11 @@ SAID = "a cat\nSteps: 20, Sampler: Euler, CFG scale: 7, Seed: 5, Size: 64x40, Ve
      "Postprocess upscale to: 128x80, Postprocess upscaler: Lanczos, Postprocess upscaler 2: Nearest"),
 ])
 def test_the_infotext_says_how_after_what_it_said(said: str, how: Enlarging, text: str) -> None:
-    picture = enlarge(PICTURE, said, how, [], lambda: None, lambda event: None)
+    picture = enlarge(PICTURE, said, how, [])
     assert picture.infotext == text and picture.recipe.seed == (5 if said else 0)
     assert picture.image.size == ((96, 56) if how.scale == 1.5 else (128, 80))     # by a factor: cut down to multiples of 8
 
 
 def test_an_unknown_upscaler_is_named() -> None:
     with pytest.raises(RecipeError, match="no upscaler is called '4x-Nothing'"):
-        enlarge(PICTURE, "", Enlarging(upscaler="4x-Nothing"), [], lambda: None, lambda event: None)
+        enlarge(PICTURE, "", Enlarging(upscaler="4x-Nothing"), [])

@@ -13,7 +13,7 @@ from PIL import Image
 from nbsd.errors import NbsdError, RecipeError
 from nbsd.recipe import Img2Img, Inpaint, Recipe
 from nbsd.ui.brushes import COLOUR, Brush
-from nbsd.ui.given import OVERLAP, Given, extended
+from nbsd.ui.given import Given
 from nbsd.ui.modes import IMG2IMG, INPAINT, TXT2IMG, Modes
 from nbsd.ui.parts import Parts
 from nbsd.ui.source import on_white
@@ -153,16 +153,6 @@ def test_a_mask_by_upload_and_by_path(given: Given, tmp_path: Path) -> None:
 
 # --- outpainting
 
-def test_the_picture_grows_on_every_side_by_its_edges() -> None:
-    picture = Image.new("RGB", (20, 10), "red")
-    picture.putpixel((0, 0), (0, 0, 255))
-    larger, new = extended(picture, left=16, up=8)
-    assert larger.size == (36, 18) and larger.crop((16, 8, 36, 18)).tobytes() == picture.tobytes()
-    assert larger.getpixel((0, 0)) == (0, 0, 255) and larger.getpixel((35, 0)) == (255, 0, 0)
-    assert new == [(0, 0, 16 + OVERLAP, 18), (0, 0, 36, 8 + OVERLAP)]
-    assert extended(picture, right=8, down=8)[1] == [(20 - OVERLAP, 0, 28, 18), (0, 10 - OVERLAP, 28, 18)]
-
-
 def test_extend(given: Given) -> None:
     given.extend.click()
     assert "no picture" in ERRORS.pop()
@@ -173,7 +163,7 @@ def test_extend(given: Given) -> None:
     given.sides[1].value = True
     given.extend.click()
     assert given.source.picture.size == (96, 64) and "extended" in given.source.name
-    assert given.editor.drawing.mask.getbbox() == (64 - OVERLAP, 0, 96, 64) and ERRORS == []
+    assert given.editor.drawing.mask.getbbox() == (56, 0, 96, 64) and ERRORS == []
 
 
 # --- what is shown

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from PIL import Image
 
-from nbsd.events import Event
 from nbsd.models.upscale import UpscalerFiles
 from nbsd.names import IMAGE_UPSCALERS
 from nbsd.pipeline.compute import choose, memory_errors
@@ -16,17 +15,17 @@ from nbsd.pipeline.upscale import find_upscaler
 
 
 def enlarge(
-    image: Image.Image, said: str, how: Enlarging, folders: Sequence[Path], check: Callable[[], None], report: Callable[[Event], None],
+    image: Image.Image, said: str, how: Enlarging, folders: Sequence[Path], tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> Enlarged:
-    """The picture (RGB) made larger. `said`: the infotext that it carries; `folders`: where upscalers' files lie; `check` may raise to stop.
+    """The picture (RGB) made larger. `said`: the infotext that it carries; `folders`: where upscalers' files lie.
 
-    Raises RecipeError, ModelError, OutOfMemory.
+    `tell(tiles done, tiles in all)` may raise to stop. Raises RecipeError, ModelError, OutOfMemory.
     """
     files = UpscalerFiles(list(folders), choose().device) if {how.upscaler, how.second} - set(IMAGE_UPSCALERS) else None
 
     def by(name: str, picture: Image.Image, scale: float) -> Image.Image:
-        check()
-        return find_upscaler(name, files).enlarged(picture, scale, check, report)
+        tell(0, 1)
+        return find_upscaler(name, files).enlarged(picture, scale, tell)
 
     with memory_errors("making a picture larger"):
         return made(image, said, how, by)

@@ -176,7 +176,7 @@ class Editor:
         self.tool = parts.make(w.ToggleButtons, "nbsd-tool", options=TOOLS, value=MASK)
         self.brush_size = parts.make(
             w.IntSlider, "nbsd-control", "nbsd-brush-size", description="Brush size", min=1, max=LARGEST, value=40)
-        self.colour = parts.make(w.ColorPicker, "nbsd-control", "nbsd-colour", description="Colour", value="#2a66d9")
+        self.colour = parts.make(w.ColorPicker, "nbsd-control", "nbsd-colour", description="Colour", value="#2a66d9", concise=True)
         self.opacity = parts.make(
             w.FloatSlider, "nbsd-control", "nbsd-opacity", description="Opacity of the mask", min=0.1, max=1.0, step=0.05, value=0.55,
             readout_format=".0%")

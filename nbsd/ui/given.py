@@ -12,15 +12,13 @@ from nbsd.errors import RecipeError
 from nbsd.pipeline.extras import Enlarging
 from nbsd.recipe import Recipe
 from nbsd.ui import paste
-from nbsd.ui.brushes import Box, Brush
 from nbsd.ui.editor import Editor, set_class
 from nbsd.ui.modes import EXTRAS, EXTRAS_ROWS, IMG2IMG, INPAINT, INPAINT_ROWS, SOFT_ROWS, Modes
 from nbsd.ui.parts import Parts
 from nbsd.ui.source import Source, on_white
 
 SIDES = ("Left", "Right", "Up", "Down")
-OVERLAP = 8     # pixels of the old picture that are made anew beside what is added, so that no seam shows
-NO_PICTURE = "there is no picture to change: open one, give the path of one, or press Take the result"
+NO_PICTURE = "there is no picture to change: open one, give the path of one, or press Use result"
 NO_MASK = "nothing is masked: paint over what is to change, open a mask, or choose img2img"
 
 
@@ -30,6 +28,11 @@ class ToEnlarge(NamedTuple):
     image: Image.Image      # RGB
     said: str               # the infotext that it carries
     how: Enlarging
+
+    @property
+    def seed(self) -> int:
+        """Of the recipe that the picture carries; 0 where it carries none."""
+        return Recipe.from_infotext(self.said).seed
 
 
 class Given:
@@ -124,11 +127,11 @@ class Given:
         sides = {name.lower(): self.by.value if box.value else 0 for name, box in zip(SIDES, self.sides, strict=True)}
         if not any(sides.values()) or self.by.value < 8:
             raise RecipeError("nothing to extend: choose at least one side, and 8 pixels or more")
+        from nbsd.images.outpaint import extended
+
         larger, new = extended(on_white(self.source.picture), **sides)
         self.source.take(larger, f"{self.source.name}, extended")
-        for box in new:
-            self.editor.drawing.rectangle(box, Brush())
-        self.editor.redraw()
+        self.editor.load_mask(new)
         self.on_extended()
 
     def _make_widgets(self, parts: Parts) -> None:
@@ -158,21 +161,3 @@ class Given:
         mask_file.add_class("nbsd-only-inpaint")
         larger = parts.make(w.Box, "nbsd-group", "nbsd-only-extras", children=[by_field[row.field] for row in EXTRAS_ROWS])
         return parts.column("nbsd-given", source, self.sketching, self.editor.widget, mask_file, strength, inpaint, larger)
-
-
-def extended(picture: Image.Image, left: int = 0, right: int = 0, up: int = 0, down: int = 0) -> tuple[Image.Image, list[Box]]:
-    """An RGB picture, larger by these pixels, and the rectangles that are new, with a little of the old.
-
-    What is new repeats the edge: something of the right colours to begin with.
-    """
-    import numpy as np
-
-    pixels = np.pad(np.asarray(picture), ((up, down), (left, right), (0, 0)), mode="edge")
-    height, width = pixels.shape[:2]
-    boxes = {
-        "left": (0, 0, left + OVERLAP, height), "right": (width - right - OVERLAP, 0, width, height),
-        "up": (0, 0, width, up + OVERLAP), "down": (0, height - down - OVERLAP, width, height),
-    }
-    asked = {"left": left, "right": right, "up": up, "down": down}
-    return Image.fromarray(pixels), [box for name, box in boxes.items() if asked[name]]
-

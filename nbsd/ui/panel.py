@@ -59,7 +59,7 @@ class Panel:
         self.drop = parts.button("Drop these", "nbsd-drop", "Forget the parts that have no control")
         self._kept_row = parts.row(self.kept, self.drop, name="nbsd-tail")
         self._kept_row.layout = w.Layout()      # its own: it comes and goes
-        self.send = {mode: parts.button(f"Send to {mode}", f"nbsd-send-{mode}", f"Make the picture that is shown the source of {mode}")
+        self.send = {mode: parts.button(f"To {mode}", f"nbsd-send-{mode}", f"Make the picture that is shown the source of {mode}")
                      for mode in MODES[1:]}
         self.fills = Fills(parts, form)
         self.dialects = Dialects(parts, form, self.fills)

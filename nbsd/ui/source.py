@@ -34,7 +34,7 @@ class Source:
         self.path = parts.make(
             w.Text, "nbsd-control", "nbsd-source-path", description="or the path of a file", placeholder="pictures/cat.png",
             continuous_update=False)
-        self.use = parts.button("Take the result", "nbsd-use-result", "The picture that is shown as result")
+        self.use = parts.button("Use result", "nbsd-use-result", "The picture that is shown as result")
         self.blank = parts.button("Blank", "nbsd-blank", "A white picture of the size in Settings, to sketch on")
         self.about = parts.html("nbsd-source-about")
         self._image = parts.make(w.Image, format="jpeg")
