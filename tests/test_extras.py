@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nbsd.errors import RecipeError
+from nbsd.errors import ModelError, RecipeError
 from nbsd.pipeline.enlarge import enlarge
 from nbsd.pipeline.extras import Enlarging, enlarged
 
@@ -31,7 +31,7 @@ def stretched(name: str, image: Image.Image, scale: float) -> Image.Image:
 def test_sizes(how: Enlarging, size: tuple[int, int], scale: float) -> None:
     ASKED.clear()
     assert enlarged(PICTURE, how, stretched).size == size
-    assert ASKED == [(how.upscaler, scale)]
+    assert [(how.upscaler, scale)] == ASKED
 
 
 def test_what_is_cut_sticks_out_at_both_sides() -> None:
@@ -70,5 +70,5 @@ def test_the_infotext_says_how_after_what_it_said(said: str, how: Enlarging, tex
 
 
 def test_an_unknown_upscaler_is_named() -> None:
-    with pytest.raises(RecipeError, match="no upscaler is called '4x-Nothing'"):
+    with pytest.raises(ModelError, match="no upscaler called '4x-Nothing'"):
         enlarge(PICTURE, "", Enlarging(upscaler="4x-Nothing"), [])
