@@ -340,6 +340,13 @@ def test_narrow_and_wide(panel, page, place, theme):
         tabs.nth(tab).click()
         assert panel.sticking_out() == []
         page.screenshot(f"narrow-{place.name}-{theme.lower()}-{tab}", ".nbsd")
+    for mode in ("extras", "img2img", "inpaint"):
+        panel.click(f"send-{mode}")
+        page.wait(f"document.querySelector('.nbsd.nbsd-in-{mode} .nbsd-given.nbsd-has-picture')")
+        page.wait("[...document.querySelectorAll('.nbsd :is(.nbsd-source-picture, .nbsd-pad, .nbsd-boxes)')].some(part => part.checkVisibility())")
+        assert panel.sticking_out() == []
+        page.screenshot(f"narrow-{place.name}-{theme.lower()}-{mode}", ".nbsd")
+    page.errors = [error for error in page.errors if "ipycanvas" not in error]
     assert contrast(page) == []
 
 
