@@ -80,7 +80,10 @@ def outside(variables: dict[str, str]) -> dict[str, str]:
     return {**kept, "PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1", **variables}
 
 
+LIST = "from importlib.metadata import distributions as d; print(*{f'{one.name}=={one.version}' for one in d()}, sep='\\n')"
+
+
 def frozen(python: Path, variables: dict[str, str]) -> set[str]:
-    """What pip says is installed."""
-    said = subprocess.run([str(python), "-m", "pip", "list", "--format=freeze"], env=outside(variables), capture_output=True, text=True, check=True)
+    """What is installed, as `pip freeze` finds it, but for nbsd."""
+    said = subprocess.run([str(python), "-c", LIST], env=outside(variables), capture_output=True, text=True, check=True)
     return {line for line in said.stdout.splitlines() if not line.startswith("nbsd==")}

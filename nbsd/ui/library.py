@@ -62,7 +62,7 @@ class Library:
         self.bar = parts.make(w.FloatProgress, "nbsd-fetched", min=0.0, max=1.0)
         self.said = parts.html("nbsd-fetch-status")
         self.find = parts.make(w.Text, "nbsd-control", "nbsd-find", description="Find", placeholder="a name, kind, family or hash; then Enter")
-        self.again = parts.button("Refresh", "nbsd-again", "Look for files again")
+        self.again = parts.button("Refresh", "nbsd-look-again", "Look for files again")
         self.list = parts.make(w.Select, "nbsd-control", "nbsd-list", description="Files", options=[], rows=ROWS)
         self.use = parts.button("Use", "nbsd-use", "Use the chosen file")
         self.about = parts.html("nbsd-about")
