@@ -135,6 +135,7 @@ class Editor:
             from nbsd.ui.boxes import Boxes
 
             self._boxes = Boxes(self._parts, self.drawing, lambda: self.brush)
+            self._draw_anew()       # before it is shown, so that no page shows an empty picture
             self._boxes_place.children = (self._boxes.widget,)
         self._choose(canvas=False, why=why)
 

@@ -37,6 +37,7 @@ MODES_CSS = """
   background: var(--nb-sunk); border-radius: 6px; overflow: hidden; box-sizing: border-box; }
 .nbsd .nbsd-source-picture img, .nbsd .nbsd-boxes-picture img { max-width: 100%; max-height: 420px; width: auto; height: auto; margin: 0;
   object-fit: contain; }
+.nbsd .nbsd-boxes-picture img { width: 100%; }
 .nbsd .nbsd-row.nbsd-sides { grid-template-columns: minmax(84px, 1.4fr) repeat(4, auto) auto; }
 
 /* the mask editor */
