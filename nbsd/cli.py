@@ -10,18 +10,21 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import MISSING, Field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import nbsd
 from nbsd.errors import NbsdError
 from nbsd.events import Downloading, Event, Loading, Note, Progress
-from nbsd.recipe import LARGEST_SEED, Recipe
+from nbsd.recipe import LARGEST_SEED, Hires, Img2Img, Inpaint, Recipe
 from nbsd.words import download_words, duration
 
 if TYPE_CHECKING:
     from nbsd.picture import Picture
 
+PARTS: dict[str, type[Any]] = {"img2img": Img2Img, "inpaint": Inpaint, "hires": Hires}
+NO_PART_OPTION = frozenset({"image_hash"})      # found out, not asked for
 # Fields that are no single value on the command line, or that are given in another way.
 NO_OPTION = frozenset({"model", "vae", "img2img", "inpaint", "hires", "version", "unknown"})
 SEEDS = ("seed", "variation_seed")      # -1 draws one
@@ -61,6 +64,8 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--vae", metavar="FILE|LINK", help="use this VAE, not the one in the model's file")
     command.add_argument("--text-encoder", metavar="FILE|LINK", help="take the text encoder from this model, where the model's file has none")
     command.add_argument("--networks", metavar="DIR", help="where LoRAs, hypernetworks and embeddings lie (the model's folder)")
+    command.add_argument("--image", metavar="FILE", help="change this picture")
+    command.add_argument("--mask", metavar="FILE", help="change it only where this one is white")
     command.add_argument("--infotext", metavar="FILE|TEXT", help="start from this recipe: a text, or a file (text, picture) that holds one")
     command.add_argument("--out", default="outputs", metavar="DIR", help="where the pictures go (%(default)s)")
     command.add_argument("--device", help="cpu, cuda, cuda:1 (the best one there is)")
@@ -79,6 +84,14 @@ def parser() -> argparse.ArgumentParser:
     command.set_defaults(run=unpack)
     command.add_argument("archive", type=Path)
     command.add_argument("--to", type=Path, metavar="DIR", help="the folder that they go to (one beside the archive, called like it)")
+
+    command = commands.add_parser("upscale", help="make pictures larger", description="Make pictures larger; prints the path of each.")
+    command.set_defaults(run=enlarge)
+    command.add_argument("pictures", nargs="+", metavar="FILE")
+    command.add_argument("--upscaler", default="Lanczos", metavar="NAME|FILE", help="Lanczos, Nearest, or an upscaler's file (%(default)s)")
+    command.add_argument("--scale", type=float, default=2.0, metavar="N", help="how many times as large, 1 to 8 (%(default)s)")
+    command.add_argument("--out", default="outputs", metavar="DIR", help="where the pictures go (%(default)s)")
+    command.add_argument("--device", help="cpu, cuda, cuda:1 (the best one there is)")
 
     command = commands.add_parser("info", help="print the recipe that a picture carries")
     command.set_defaults(run=info)
@@ -114,15 +127,28 @@ def add_recipe_options(to: argparse.ArgumentParser) -> None:
     to.add_argument("--batch-size", type=int, default=1, metavar="N", help="how many at a time (%(default)s)")
     group = to.add_argument_group("the recipe", "Names are the web UI's; the defaults too. --seed -1 draws a seed.")
     for field in recipe_fields():
-        option = "--" + field.name.replace("_", "-")
-        default = "-1" if field.name == "seed" else field.default
-        if isinstance(field.default, bool):
-            about = "(on)" if field.default else "(off)"
-            group.add_argument(option, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=about)
-        else:
-            kind: Any = type(field.default)
-            about = "(empty)" if default == "" else f"({default})"
-            group.add_argument(option, type=kind, default=argparse.SUPPRESS, metavar=kind.__name__.upper(), help=about)
+        _add_option(group, field, field.name)
+    parts = to.add_argument_group("changing a picture, and the hires fix", "One --hires-... option is enough to switch the hires fix on.")
+    for part, field in part_fields():
+        _add_option(parts, field, f"{part}_{field.name}")
+
+
+def _add_option(group: Any, field: Field[Any], name: str) -> None:
+    option = "--" + name.replace("_", "-")
+    default = "-1" if name == "seed" else field.default
+    if isinstance(field.default, bool):
+        about = "(on)" if field.default else "(off)"
+        group.add_argument(option, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=about)
+    else:
+        kind: Any = type(field.default)
+        about = "(empty)" if default == "" else f"({default})"
+        group.add_argument(option, type=kind, default=argparse.SUPPRESS, metavar=kind.__name__.upper(), help=about)
+
+
+def part_fields() -> list[tuple[str, Field[Any]]]:
+    """The parts of a recipe that change a picture, each with its fields that are one value."""
+    return [(part, field) for part, kind in PARTS.items() for field in fields(kind)
+            if field.default is not MISSING and field.default is not None and field.name not in NO_PART_OPTION]
 
 
 def recipe_fields() -> list[Field[Any]]:
@@ -138,7 +164,13 @@ def recipe_from(given: argparse.Namespace, base: Recipe | None = None) -> Recipe
     for name in SEEDS:
         if values.get(name) == -1:
             values[name] = secrets.randbelow(LARGEST_SEED + 1)
-    return replace(base or Recipe(), **values)
+    recipe = replace(base or Recipe(), **values)
+    for part, kind in PARTS.items():
+        options = {field.name: getattr(given, f"{part}_{field.name}") for name, field in part_fields()
+                   if name == part and hasattr(given, f"{part}_{field.name}")}
+        if options:
+            recipe = replace(recipe, **{part: replace(getattr(recipe, part) or kind(), **options)})
+    return recipe
 
 
 def read_infotext(given: str) -> str:
@@ -170,10 +202,12 @@ def _plain(file: Path) -> str:
 def generate(given: argparse.Namespace) -> int:
     """Make the pictures, save each as soon as it is made, and print where it is."""
     recipe = recipe_from(given, Recipe.from_infotext(read_infotext(given.infotext)) if given.infotext else None)
+    from nbsd.images import read_picture
     from nbsd.outputs import Outputs
     from nbsd.pipeline.check import check
 
     check(recipe, given.count, given.batch_size)        # before the slow part
+    image, mask = (read_picture(one) if one else None for one in (given.image, given.mask))
     outputs = Outputs(given.out)
     outputs.check()
     line = ProgressLine()
@@ -183,7 +217,7 @@ def generate(given: argparse.Namespace) -> int:
     networks = given.networks or Path(file).parent
     model = nbsd.load(file, vae=vae, text_encoder=given.text_encoder, device=given.device, dtype=given.dtype, networks=networks, embeddings=networks,
                       on_progress=lambda done, total: line.tell(Loading(name, done, total)))
-    for picture in model.make(recipe, count=given.count, batch_size=given.batch_size, report=line.tell):
+    for picture in model.make(recipe, image=image, mask=mask, count=given.count, batch_size=given.batch_size, report=line.tell):
         saved: Picture = outputs.save(picture)
         line.clear()
         print(saved.path, flush=True)
@@ -217,6 +251,21 @@ def unpack(given: argparse.Namespace) -> int:
 
     for path in unpacked(given.archive, given.to or given.archive.with_name(given.archive.name.split(".")[0])):
         print(path)
+    return OK
+
+
+def enlarge(given: argparse.Namespace) -> int:
+    """Make each picture larger and save it as PNG; a recipe that it carries stays with it."""
+    from nbsd.infotext import from_image
+    from nbsd.outputs import save_as
+    from nbsd.pipeline.upscale import upscale
+
+    line = ProgressLine()
+    for picture in map(Path, given.pictures):
+        made = upscale(picture, given.upscaler, scale=given.scale, device=given.device, on_progress=partial(line.step, picture.name))
+        path = save_as(made, Path(given.out), f"{picture.stem}-x{given.scale:g}", from_image(picture) or "")
+        line.clear()
+        print(path, flush=True)
     return OK
 
 
@@ -289,18 +338,18 @@ class ProgressLine:
         if isinstance(event, Progress):
             self._progress(event)
         elif isinstance(event, Loading):
-            self._step(f"loading {event.what}", event.done, event.total)
+            self.step(f"loading {event.what}", event.done, event.total)
         elif isinstance(event, Downloading):
-            self._step(f"fetching {event.what}", event.done, event.total, f" ({download_words(event)})")
+            self.step(f"fetching {event.what}", event.done, event.total, f" ({download_words(event)})")
         elif isinstance(event, Note):
             self.clear()
             print(f"nbsd: {event.text}", file=sys.stderr)
 
     def _progress(self, at: Progress) -> None:
         left = f", {duration(at.seconds_left)} left" if at.seconds_left is not None else ""
-        self._step(f"picture {at.picture + 1} of {at.pictures}", at.step, at.steps, left)
+        self.step(f"picture {at.picture + 1} of {at.pictures}", at.step, at.steps, left)
 
-    def _step(self, what: str, done: int, of: int, more: str = "") -> None:
+    def step(self, what: str, done: int, of: int, more: str = "") -> None:
         """`done` of `of` parts of something; shown where it is news."""
         tenth = (what, done * 10 // max(of, 1))
         if self._live or tenth != self._tenth:

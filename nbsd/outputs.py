@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from nbsd.errors import OutputError
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from PIL.PngImagePlugin import PngInfo
 
     from nbsd.picture import Picture
@@ -77,6 +78,27 @@ def png_bytes(picture: Picture) -> bytes:
     out = io.BytesIO()
     picture.image.save(out, "PNG", pnginfo=_info(picture.infotext))
     return out.getvalue()
+
+
+def save_as(image: Image, folder: Path, name: str, infotext: str = "") -> Path:
+    """Write a picture as `folder/name.png`, or with a number behind the name where that is taken; its path. Raises OutputError."""
+    import io
+
+    out = io.BytesIO()
+    image.save(out, "PNG", pnginfo=_info(infotext) if infotext else None)
+    folder = folder.expanduser().absolute()
+    with _told(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        part = _part(folder)
+        try:
+            _write(part, out.getvalue())
+            number, path = 1, folder / f"{name}.png"
+            while not _give_name(part, path):
+                number += 1
+                path = folder / f"{name}-{number}.png"
+        finally:
+            part.unlink(missing_ok=True)
+    return path
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -13,13 +13,15 @@ from types import SimpleNamespace
 import pytest
 from download_server import Site, model_bytes, serve
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 import nbsd
 from nbsd import cli
 from nbsd.errors import ModelError, RecipeError
 from nbsd.events import Loading, Note, Progress
+from nbsd.infotext import from_image
 from nbsd.picture import Picture
-from nbsd.recipe import LARGEST_SEED, Recipe
+from nbsd.recipe import LARGEST_SEED, Hires, Img2Img, Inpaint, Recipe
 
 INFOTEXT = "a cat\nNegative prompt: blurry\nSteps: 7, Sampler: Euler, Schedule type: Karras, CFG scale: 5, Seed: 42, Size: 64x128"
 
@@ -37,7 +39,8 @@ class GreyModel:
         self.loaded.append((source, options))
         return self
 
-    def make(self, recipe, *, count=1, batch_size=1, report=lambda event: None, **_):
+    def make(self, recipe, *, count=1, batch_size=1, report=lambda event: None, image=None, **_):
+        self.given = image
         for n in range(count):
             self.made.append(recipe.nth(n))
             for step in range(recipe.steps + 1):
@@ -84,6 +87,39 @@ def test_what_is_not_given_is_the_web_uis_default():
 ])
 def test_options(options, expected):
     assert given("--seed", "0", *options) == replace(Recipe(), **expected)
+
+
+def test_options_of_the_parts():
+    assert given("--hires-scale", "1.5").hires == Hires(scale=1.5) and given("--steps", "3").hires is None
+    made = given("--img2img-denoising-strength", "0.4", "--inpaint-only-masked", "--inpaint-mask-blur", "8")
+    assert made.img2img == Img2Img(denoising_strength=0.4) and made.inpaint == Inpaint(only_masked=True, mask_blur=8)
+    parts = {f"{part}.{field.name}" for part, field in cli.part_fields()}
+    kinds = {"img2img": Img2Img, "inpaint": Inpaint, "hires": Hires}
+    assert {f"{part}.{field.name}" for part, kind in kinds.items() for field in fields(kind)} - parts == {
+        "img2img.image_hash", "inpaint.soft"}
+
+
+def test_a_picture_is_changed(model, capsys):
+    Image.new("RGB", (64, 64), "teal").save("a.png")
+    assert cli.main(["generate", "--model", "m", "--image", "a.png", "--steps", "2", "--width", "64", "--height", "64"]) == 0
+    assert Path(capsys.readouterr().out.strip()).is_file() and model.given.size == (64, 64)
+    assert cli.main(["generate", "--model", "m", "--image", "none.png"]) == 1
+    assert "none.png is not there" in capsys.readouterr().err
+
+
+def test_pictures_are_made_larger_and_keep_their_recipe(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    info = PngInfo()
+    info.add_text("parameters", "a cat\nSteps: 1, Sampler: Euler, Seed: 1")
+    Image.new("RGB", (40, 24), "teal").save("a.png", pnginfo=info)
+    for name in ("a-x2.png", "a-x2-2.png"):
+        assert cli.main(["upscale", "a.png", "--out", "large"]) == 0
+        assert Path(capsys.readouterr().out.strip()) == tmp_path / "large" / name
+    with Image.open("large/a-x2.png") as image:
+        assert image.size == (80, 48)
+    assert from_image("large/a-x2.png").startswith("a cat")
+    assert cli.main(["upscale", "a.png", "--upscaler", "4x"]) == 1
+    assert "no upscaler called '4x'" in capsys.readouterr().err
 
 
 def test_a_seed_is_drawn_where_none_is_given():

@@ -1,0 +1,151 @@
+"""pipeline/jobs.py and images/outpaint.py: jobs made of several, with a model that paints in no time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from nbsd.errors import NbsdError, RecipeError
+from nbsd.events import Note
+from nbsd.images import read_picture
+from nbsd.images.outpaint import extended, rounded_up
+from nbsd.models.upscale import UpscalerFiles
+from nbsd.picture import Picture
+from nbsd.pipeline.jobs import CURVES, each_in_folder, loopback, pictures_in, sd_upscale
+from nbsd.recipe import Img2Img, Recipe
+
+SMALL = Recipe(width=64, height=64, seed=5, img2img=Img2Img(denoising_strength=0.2))
+
+
+class Brighter:
+    """Stands in for a model: gives the picture a bit brighter, and notes what it was asked."""
+
+    upscalers = UpscalerFiles([])
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Recipe, Image.Image, object]] = []
+
+    def make(self, recipe, *, image, mask=None, report=None, control=None):
+        source = read_picture(image).convert("RGB")
+        self.asked.append((recipe, source, mask))
+        yield Picture(source.point(lambda value: min(255, value + 10)), recipe)
+
+
+def picture(width: int = 64, height: int = 64, color: str = "#102030") -> Image.Image:
+    return Image.new("RGB", (width, height), color)
+
+
+# --- outpainting
+
+
+def test_the_picture_grows_at_each_side_and_the_mask_says_where():
+    source = Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8))
+    out, mask = extended(source, left=16, right=8, up=4, down=12, overlap=3)
+    assert out.size == mask.size == (64, 46)
+    assert out.crop((16, 4, 56, 34)).tobytes() == source.tobytes()
+    assert out.getpixel((0, 20)) == source.getpixel((0, 16)) and out.getpixel((63, 45)) == source.getpixel((39, 29))
+    assert mask.getbbox() == (0, 0, 64, 46)
+    assert [mask.getpixel((x, 20)) for x in (15, 18, 19, 52, 53, 63)] == [255, 255, 0, 0, 255, 255]
+    assert [mask.getpixel((30, y)) for y in (6, 7, 30, 31)] == [255, 0, 0, 255]
+
+
+@pytest.mark.parametrize("side", ["left", "right", "up", "down"])
+def test_one_side_alone(side):
+    out, mask = extended(picture(40, 30), **{side: 8}, overlap=0)
+    assert out.size == ((48, 30) if side in ("left", "right") else (40, 38))
+    assert np.asarray(mask).mean() / 255 == pytest.approx(1 - 1200 / (out.width * out.height))
+
+
+@pytest.mark.parametrize("sides, words", [({}, "no side"), ({"left": -1}, "left is -1"), ({"up": 1.5}, "up is 1.5"),
+                                          ({"down": 8192}, "would be 40x8222")])
+def test_what_cannot_grow_is_said(sides, words):
+    with pytest.raises(RecipeError, match=words):
+        extended(picture(40, 30), **sides)
+
+
+def test_sizes_are_rounded_up():
+    assert [rounded_up(n) for n in (1, 8, 9, 512)] == [8, 8, 16, 512]
+
+
+# --- loopback
+
+
+def test_each_loop_starts_from_the_last():
+    model = Brighter()
+    made = list(loopback(model, SMALL, picture(), loops=3, final_strength=0.6))
+    assert [one.image.getpixel((0, 0))[0] for one in made] == [0x10 + 10, 0x10 + 20, 0x10 + 30]
+    assert [one.recipe.seed for one in made] == [5, 6, 7]
+    assert [round(recipe.img2img.denoising_strength, 3) for recipe, _, _ in model.asked] == [0.2, 0.4, 0.6]
+    assert len(list(loopback(model, SMALL, picture(), loops=1))) == 1
+
+
+def test_the_curves_begin_and_end_where_they_should():
+    for curve in CURVES.values():
+        assert (curve(0.0), curve(1.0)) == (0, 1)
+    assert CURVES["Lazy"](0.5) < CURVES["Linear"](0.5) < CURVES["Aggressive"](0.5)
+
+
+@pytest.mark.parametrize("options, words", [({"loops": 0}, "loops is 0"), ({"curve": "Straight"}, "no curve"), ({"final_strength": 2}, "use a value")])
+def test_a_loopback_that_makes_no_sense_is_refused(options, words):
+    with pytest.raises(RecipeError, match=words):
+        list(loopback(Brighter(), SMALL, picture(), **options))
+
+
+# --- folders
+
+
+def test_every_picture_of_a_folder_by_its_own_recipe(tmp_path):
+    info = PngInfo()
+    info.add_text("parameters", "a dog\nNegative prompt: cat\nSteps: 9, Sampler: DDIM, CFG scale: 3, Seed: 77, Size: 512x512")
+    picture().save(tmp_path / "b.png", pnginfo=info)
+    picture().save(tmp_path / "a.jpg")
+    (tmp_path / "c.png").write_bytes(b"broken")
+    (tmp_path / "notes.txt").write_text("no picture")
+    told: list[Note] = []
+    model = Brighter()
+    made = list(each_in_folder(model, SMALL, tmp_path, own_recipes=True, report=told.append))
+    assert [path.name for path, _ in made] == ["a.jpg", "b.png"]
+    assert model.asked[0][0] == SMALL
+    assert model.asked[1][0] == replace(SMALL, prompt="a dog", negative_prompt="cat", steps=9, sampler="DDIM", cfg_scale=3, seed=77)
+    assert [one.text.split(" is left out")[0] for one in told] == ["c.png"]
+
+
+def test_masks_go_by_name_or_one_is_for_all(tmp_path):
+    for folder in ("pictures", "masks"):
+        (tmp_path / folder).mkdir()
+    for name in ("a", "b"):
+        picture().save(tmp_path / "pictures" / f"{name}.png")
+    picture(color="white").save(tmp_path / "masks" / "a.jpg")
+    told: list[Note] = []
+    model = Brighter()
+    assert len(list(each_in_folder(model, SMALL, tmp_path / "pictures", masks=tmp_path / "masks", report=told.append))) == 1
+    assert "there is no mask called b" in told[0].text and model.asked[0][2].size == (64, 64)
+    assert len(list(each_in_folder(model, SMALL, tmp_path / "pictures", masks=tmp_path / "masks" / "a.jpg"))) == 2
+
+
+def test_a_folder_without_pictures_is_said(tmp_path):
+    with pytest.raises(NbsdError, match="no picture in"):
+        pictures_in(tmp_path)
+    with pytest.raises(NbsdError, match="is no folder"):
+        pictures_in(tmp_path / "none")
+
+
+# --- SD upscale
+
+
+def test_a_large_picture_is_changed_in_tiles_without_gaps():
+    model = Brighter()
+    made = sd_upscale(model, SMALL, picture(), upscaler="Nearest", scale=2, overlap=16)
+    assert made.image.size == (128, 128) and len(model.asked) == 9
+    assert set(made.image.getdata()) == {(0x1A, 0x2A, 0x3A)}
+    assert "SD upscale overlap: 16, SD upscale upscaler: Nearest" in made.infotext
+
+
+@pytest.mark.parametrize("options, words", [({"overlap": 60}, "overlap is 60"), ({"overlap": 8, "scale": 0.5}, "the scale is 0.5")])
+def test_an_sd_upscale_that_makes_no_sense_is_refused(options, words):
+    with pytest.raises(RecipeError, match=words):
+        sd_upscale(Brighter(), SMALL, picture(), **options)
