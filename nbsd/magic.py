@@ -17,7 +17,7 @@ from IPython.core.error import UsageError
 from IPython.display import display
 
 from nbsd.cli import add_recipe_options, recipe_from
-from nbsd.errors import NbsdError
+from nbsd.errors import ModelError, NbsdError
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -44,13 +44,30 @@ def sd(line: str, cell: str) -> None:
     except ValueError as error:     # of shlex
         raise UsageError(f"%%sd: {error} in: {line}") from None
     given.prompt, given.negative_prompt = prompts(cell)
-    _last_model = given.model or _last_model
-    recipe = replace(recipe_from(given), model=_last_model, vae=given.vae)
     try:
+        _last_model = _here(given.model) or _last_model
+        recipe = replace(recipe_from(given), model=_last_model, vae=_here(given.vae))
         for picture in studio().generate(recipe, given.count, given.batch_size):
             display(picture)
     except NbsdError as error:
         raise UsageError(str(error)) from error     # IPython shows the sentence of a UsageError, without a traceback
+
+
+def _here(title: str | None) -> str | None:
+    """A name as it is; for a link, which only the user writes here and no pasted recipe, the file that it leads to, fetched."""
+    from nbsd.pipeline.fetched import here, link_of
+
+    return str(here(title)) if title and link_of(title) is not None and not _known(title) else title
+
+
+def _known(title: str) -> bool:
+    """Whether it names a file here, such as "folder/name"."""
+    from nbsd.models.store import Store
+
+    try:
+        return bool(Store(studio().folders).find(title))
+    except ModelError:
+        return False
 
 
 def prompts(cell: str) -> tuple[str, str]:
@@ -72,7 +89,7 @@ class Options(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     options = Options(prog="%%sd", description="Make pictures from the prompt in this cell. 'Negative prompt:' starts the other one.")
-    options.add_argument("--model", metavar="NAME", help="a model's name, hash or file (the one of the last cell)")
+    options.add_argument("--model", metavar="NAME", help="a model's name, hash, file or link (the one of the last cell)")
     options.add_argument("--vae", metavar="NAME", help="use this VAE, not the one in the model's file")
     add_recipe_options(options)
     return options

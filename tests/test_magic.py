@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+from download_server import Site, model_bytes, serve
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 from PIL import Image
@@ -70,6 +72,22 @@ def test_the_model_of_the_last_cell_stays(grey):
     magic.sd("--model m --seed 1", "a")
     magic.sd("--seed 1", "b")
     assert grey.asked[1][0] == replace(grey.asked[0][0], prompt="b")
+
+
+def test_a_link_is_fetched_and_a_file_here_is_not(grey, tmp_path, monkeypatch):
+    studio = grey
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("nbsd.pipeline.fetched.this_host", lambda: SimpleNamespace(models=lambda: (tmp_path / "models",)))
+    studio.folders = [tmp_path / "models"]
+    with serve(Site(model_bytes())) as site:
+        magic.sd(f"--model {site.url}/anime.safetensors", "a cat")
+        assert studio.asked[-1][0].model == str(tmp_path / "models" / "anime.safetensors") and len(site.seen) == 1
+        (tmp_path / "models" / "sub").mkdir()
+        (tmp_path / "models" / "anime.safetensors").rename(tmp_path / "models" / "sub" / "anime.safetensors")
+        magic.sd("--model sub/anime", "a cat")      # looks like owner/repo, and is a file
+        assert studio.asked[-1][0].model == "sub/anime" and len(site.seen) == 1
+        with pytest.raises(UsageError, match="only https:// addresses are"):
+            magic.sd("--model http://example.com/a.ckpt", "a cat")
 
 
 def test_a_seed_is_drawn(grey):
