@@ -175,7 +175,7 @@ def test_pictures_are_saved_and_their_paths_printed(model, capsys):
     assert [re.sub(r"^.*?(\d{5}-\d+)\.png$", r"\1", str(path)) for path in paths] == ["00001-5", "00002-6"]
     assert all(path.is_relative_to(Path("there").absolute()) and path.is_file() for path in paths)
     assert model.loaded == [
-        ("m.safetensors", {"vae": "v.pt", "device": "cpu", "dtype": "float32", "networks": Path("."), "embeddings": Path(".")}),
+        ("m.safetensors", {"vae": "v.pt", "text_encoder": None, "device": "cpu", "dtype": "float32", "networks": Path("."), "embeddings": Path(".")}),
     ]
     assert "loading m.safetensors: 50%" in told.err
     assert "picture 2 of 2: 100%, 1:01 left" in told.err
