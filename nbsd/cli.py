@@ -60,7 +60,8 @@ def parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("generate", help="make pictures", description="Make pictures; prints the path of each.")
     command.set_defaults(run=generate)
-    command.add_argument("--model", required=True, metavar="FILE|LINK", help="a checkpoint in the web UI's own format, owner/repo or a link")
+    command.add_argument("--model", required=True, metavar="FILE|LINK",
+                         help="a checkpoint in the web UI's format, owner/repo, a link, or first: the small built-in model")
     command.add_argument("--vae", metavar="FILE|LINK", help="use this VAE, not the one in the model's file")
     command.add_argument("--text-encoder", metavar="FILE|LINK", help="take the text encoder from this model, where the model's file has none")
     command.add_argument("--networks", metavar="DIR", help="where LoRAs, hypernetworks and embeddings lie (the model's folder)")
@@ -101,7 +102,7 @@ def parser() -> argparse.ArgumentParser:
         "Make a picture again with each of the settings that its recipe does not say (RNG, ENSD, clip skip, ...), and tell which match."))
     command.set_defaults(run=reproduce)
     command.add_argument("picture", help="a picture that carries its recipe")
-    command.add_argument("--model", required=True, metavar="FILE", help="the checkpoint it was made with")
+    command.add_argument("--model", required=True, metavar="FILE", help="the checkpoint it was made with; first is the small built-in one")
     command.add_argument("--vae", action="append", default=[], metavar="FILE", help="a VAE to try too; may be given again")
     command.add_argument("--infotext", metavar="FILE|TEXT", help="use this recipe, not the picture's")
     command.add_argument("--steps", type=int, metavar="N", help="search with fewer steps; only for samplers that add no noise")
@@ -214,7 +215,7 @@ def generate(given: argparse.Namespace) -> int:
     file, vae = _here(given.model, line), _here(given.vae, line) if given.vae else None
     name = Path(file).name
     line.tell(Loading(name))
-    networks = given.networks or Path(file).parent
+    networks = given.networks or folder_of(file)
     model = nbsd.load(file, vae=vae, text_encoder=given.text_encoder, device=given.device, dtype=given.dtype, networks=networks, embeddings=networks,
                       on_progress=lambda done, total: line.tell(Loading(name, done, total)))
     for picture in model.make(recipe, image=image, mask=mask, count=given.count, batch_size=given.batch_size, report=line.tell):
@@ -269,6 +270,13 @@ def enlarge(given: argparse.Namespace) -> int:
     return OK
 
 
+def folder_of(model: str | Path) -> Path | None:
+    """Where a model's networks lie: beside its file. The built-in one has none beside it."""
+    from nbsd.models import first
+
+    return None if first.resolved(model) is not model else Path(model).parent
+
+
 def info(given: argparse.Namespace) -> int:
     """Print the infotext of a picture."""
     from nbsd.infotext import from_image
@@ -289,7 +297,7 @@ def reproduce(given: argparse.Namespace) -> int:
     line = ProgressLine()
     name = Path(given.model).name
     line.tell(Loading(name))
-    folder = Path(given.model).parent
+    folder = folder_of(given.model)
     model = nbsd.load(given.model, device=given.device, dtype=given.dtype, networks=folder, embeddings=folder,
                       on_progress=lambda done, total: line.tell(Loading(name, done, total)))
     result = nbsd.reproduce(given.picture, model, recipe=recipe, steps=given.steps, vaes=given.vae, report=line.tell)

@@ -10,7 +10,7 @@ from nbsd import match
 from nbsd.recipe import Recipe
 from nbsd.ui.dispatch import Screen
 from nbsd.ui.form import Form
-from nbsd.ui.found import Chooser, Entry, Found
+from nbsd.ui.found import CHECKPOINT, Chooser, Entry, Found
 from nbsd.ui.panel import Panel
 
 ENDINGS = (".safetensors", ".ckpt")     # what a model file may end in, for the hint
@@ -34,6 +34,10 @@ class Finder:
             self.more = more.parent if more.is_file() else more
             # The whole path: there may be another file of that name.
             found += [(entry, str(entry.path)) for entry in _found([self.more])]
+        if self._shelf() is None:
+            from nbsd.models import first
+
+            found += [(entry, first.NAME) for entry in first.listed([entry.title for entry, _ in found])]
         self._screen.post(lambda: self._show(found, more))
 
     def came(self, path: Path) -> None:
@@ -62,13 +66,17 @@ class Finder:
         return scan()
 
     def _show(self, found: Found, more: Path | None) -> None:
+        from nbsd.models import first
+
         some = self._chooser.show(found)
         if more is not None and self._form.model.has(str(more)):
             self._form.model.value = str(more)
-        self._panel.show_hint("" if some else (
-            f"No model yet: put a file that ends in {' or '.join(ENDINGS)} into {more or self._folders[0].absolute()} and press Refresh, "
-            "name another folder, or get one on the page Files."
-        ))
+        bring = (f"put a file that ends in {' or '.join(ENDINGS)} into {more or self._folders[0].absolute()} and press Refresh, "
+                 "name another folder, or get one on the page Files.")
+        alone = [value for entry, value in found if entry.kind == CHECKPOINT] == [first.NAME]
+        if alone and first.is_first(self._form.model.value) and self._form.is_new():
+            self._form.suggest(first.PROMPT, first.NEGATIVE, first.SIDE)
+        self._panel.show_hint(f"{first.ABOUT} For a real model {bring}" if alone else "" if some else f"No model yet: {bring}")
 
 
 def _found(folders: Sequence[Path]) -> Iterable[Entry]:

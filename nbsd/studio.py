@@ -226,9 +226,11 @@ class Studio:
 
     def _loaded(self, recipe: Recipe, report: Report, control: Control) -> Any:
         """The model of a recipe, loaded."""
-        if recipe.model is None:
+        from nbsd.models import first
+
+        if recipe.model is None and (self._shelf is not None or first.file() is None):
             raise ModelError(f"no model is chosen: put a model file into {self.folders[0].absolute()}, press Refresh and choose it")
-        what = Path(recipe.model).name
+        what = Path(recipe.model or first.NAME).name
 
         def loading(done: int, total: int) -> None:
             if control.stopping:

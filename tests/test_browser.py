@@ -370,13 +370,32 @@ def contrast(page: lab.Page) -> list[str]:
     return found
 
 
+@pytest.mark.cells("from nbsd import Studio", "Studio(models='none-yet', outputs='outputs').show()")
+def test_a_newcomer_without_a_model_presses_generate(page, place):
+    page.run(0)
+    page.run(1)
+    panel = lab.Panel(page)
+    panel.shown()
+    page.wait("document.querySelector('.nbsd .nbsd-field-width input').value == '128'")
+    assert panel.value("model").startswith("first (small built-in model)") and "blue hair" in panel.value("prompt")
+    assert "For a real model put a file" in panel.text("hint")
+    panel.click("generate")
+    panel.says("status", "done")
+    assert panel.picture() == (128, 128)
+    assert panel.text("error") == ""
+    assert "Model: first," in Image.open(pngs(place)[0]).info["parameters"]
+
+
 @pytest.mark.cells("from nbsd import Studio", "Studio(models='models', outputs='outputs').show()")
 def test_the_readmes_screenshot(panel, page, place):
     """NBSD_SCREENSHOTS=examples makes the picture of the README."""
     if place.name != "newest":
         return
-    panel.fill("field-steps", 20)
-    panel.fill("field-count", 4)
+    panel.choose("model", "small built-in model")
+    panel.fill("prompt", "masterpiece, best quality, 1girl, pink hair, twintails, green eyes, smile, hair ribbon, kimono, blue sky")
+    panel.fill("negative", "worst quality, low quality")
+    for name, value in (("field-steps", 28), ("field-count", 4), ("field-width", 128), ("field-height", 128)):
+        panel.fill(name, value)
     panel.click("generate")
     panel.says("status", "done")
     page.page.mouse.move(0, 0)

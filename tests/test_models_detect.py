@@ -174,7 +174,8 @@ def test_the_tiny_model_cut_off_anywhere(tmp_path, share):
 # Kinds and families
 
 ATTN2 = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
-SD = {UNET + "input_blocks.0.0.weight": (32, 4, 3, 3), UNET + KEY_ATTENTION: (32, 48), UNET + "input_blocks.1.1.proj_in.weight": (32, 32, 1, 1)}
+SD = {UNET + "input_blocks.0.0.weight": (32, 4, 3, 3), UNET + KEY_ATTENTION: (32, 48), UNET + "middle_block.1.proj_in.weight": (32, 32, 1, 1),
+      UNET + "middle_block.1.transformer_blocks.0.attn2.to_k.weight": (32, 48)}
 XL = {UNET + "input_blocks.0.0.weight": (32, 4, 3, 3), UNET + "label_emb.0.0.weight": (128, 96), "conditioner.embedders.0.x": (1,)}
 CLIP = {"cond_stage_model.transformer.text_model.embeddings.token_embedding.weight": (9, 48)}
 OTHERS = {

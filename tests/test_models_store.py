@@ -100,11 +100,48 @@ def test_what_is_not_there_is_said_with_the_nearest_names(folder, title, says):
         Store([folder]).find(title)
 
 
-def test_an_empty_folder_says_what_to_do(tmp_path):
+def test_an_empty_folder_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr("nbsd.models.first.FILE", tmp_path / "none")
     with pytest.raises(ModelError, match="There is no checkpoint there at all: put one there"):
         Store([tmp_path]).find("a")
     with pytest.raises(ModelError, match="there is no model in .*: put a .safetensors or .ckpt file"):
         Store([tmp_path]).checkpoint(None)
+
+
+@pytest.fixture
+def built_in(tmp_path, monkeypatch):
+    """A package whose built-in model is a small random one, and a folder of the user's without a model."""
+    package, mine = tmp_path / "package", tmp_path / "mine"
+    package.mkdir(), mine.mkdir()
+    monkeypatch.setattr("nbsd.models.first.FILE", package / "first.safetensors")
+    shutil.copy(TINY, package / "first.safetensors")
+    return mine
+
+
+@pytest.mark.parametrize("title", ["first", "First", "first [78e7fcdcdf]"])
+def test_the_built_in_model_is_found_by_its_name(built_in, title):
+    assert Store([built_in]).find(title).parent.name == "package"
+
+
+def test_the_built_in_model_is_taken_where_there_is_no_other(built_in):
+    assert Store([built_in])._at_hand().parent.name == "package"
+    shutil.copy(TINY, built_in / "mine.safetensors")
+    assert Store([built_in])._at_hand().parent.name == "mine"
+
+
+def test_a_file_of_the_users_goes_before_the_built_in_one(built_in):
+    shutil.copy(TINY, built_in / "first.safetensors")
+    assert Store([built_in]).find("first").parent.name == "mine"
+
+
+def test_another_hash_is_not_the_built_in_model(built_in):
+    with pytest.raises(ModelError, match="another hash"):
+        Store([built_in]).find("first [0123456789]")
+
+
+def test_the_built_in_model_is_no_vae(built_in):
+    with pytest.raises(ModelError, match="no VAE called 'first'"):
+        Store([built_in]).find("first", "vae")
 
 
 def test_a_known_hash_is_looked_up_and_not_computed(folder, monkeypatch):

@@ -506,6 +506,9 @@ import IPython.display
 IPython.display.display = lambda *_: None
 module = __import__('nbsd.studio').studio
 module._warm_up = lambda: None
+from pathlib import Path
+from nbsd.models import first
+first.FILE = Path(sys.argv[1], 'none')
 studio = nbsd.Studio(models=sys.argv[1], outputs=sys.argv[1])
 studio.show()
 end = time.monotonic() + 20
@@ -522,6 +525,34 @@ print(light)
 def test_the_panel_is_there_before_torch(tmp_path: Path) -> None:
     seconds = min(float(subprocess.check_output([sys.executable, "-c", LIGHT, str(tmp_path)], text=True)) for _ in range(2))
     assert seconds < 0.2
+
+
+def test_without_a_model_the_built_in_one_is_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nbsd.models import first
+
+    monkeypatch.setattr(first, "FILE", tmp_path / "package.safetensors")
+    first.FILE.write_bytes(b"0" * 1000)
+    folder = tmp_path / "models"
+    folder.mkdir()
+    studio = Studio(folder, tmp_path / "out")
+    studio._finder.look()
+    studio._screen.flush()
+    recipe = studio.recipe
+    assert (recipe.model, recipe.width, recipe.height, recipe.prompt) == ("first", 128, 128, first.PROMPT)
+    assert "For a real model put a file that ends in .safetensors or .ckpt into" in studio._panel.hint.value
+    assert any("first (small built-in model)" in title for title, _ in studio._form.model.widget.options)
+
+
+def test_what_was_written_is_not_replaced_when_the_built_in_model_is_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nbsd.models import first
+
+    monkeypatch.setattr(first, "FILE", tmp_path / "package.safetensors")
+    first.FILE.write_bytes(b"0" * 1000)
+    studio = Studio(tmp_path, tmp_path / "out")
+    studio._form["prompt"].value = "my own"
+    studio._finder.look()
+    studio._screen.flush()
+    assert (studio.recipe.prompt, studio.recipe.width) == ("my own", 512)
 
 
 def test_libraries_that_cannot_be_loaded_keep_their_first_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,9 @@ FIRST_ATTENTION = UNET + "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weigh
 FIRST_PROJECTION = UNET + "input_blocks.1.1.proj_in.weight"
 FOURTH_LEVEL = UNET + "input_blocks.11.0.in_layers.0.weight"
 WITH_VECTOR = UNET + "label_emb.0.0.weight"
+# In every SD 1 model; a small one may leave attention out at the outer levels.
+MIDDLE_ATTENTION = UNET + "middle_block.1.transformer_blocks.0.attn2.to_k.weight"
+MIDDLE_PROJECTION = UNET + "middle_block.1.proj_in.weight"
 
 
 class Fact(NamedTuple):
@@ -70,7 +73,7 @@ ROWS: tuple[Row, ...] = (
     Row(families.SDXL_REFINER, (Fact(CONV_IN, 4), Fact(WITH_VECTOR, 2), Fact(FOURTH_LEVEL, 1))),
     Row(families.SDXL, (Fact(CONV_IN, 4), Fact(WITH_VECTOR, 2)), absent=(FOURTH_LEVEL,)),
     Row(families.SD2, (Fact(CONV_IN, 4), Fact(FIRST_ATTENTION, 2), Fact(FIRST_PROJECTION, 2))),
-    Row(families.SD1, (Fact(CONV_IN, 4), Fact(FIRST_ATTENTION, 2), Fact(FIRST_PROJECTION, 4))),
+    Row(families.SD1, (Fact(CONV_IN, 4), Fact(MIDDLE_ATTENTION, 2), Fact(MIDDLE_PROJECTION, 4))),
 )
 
 # Width of the text that the UNet of a family attends to; also tells whose LoRA a LoRA is.

@@ -18,7 +18,7 @@ from nbsd.models.folder import folder_family
 from nbsd.models.links import ENDINGS
 from nbsd.models.weights import open_weights
 
-RULES = 4       # raised when detection changes, so that what was remembered is found out anew
+RULES = 5       # raised when detection changes, so that what was remembered is found out anew
 INDEX = "model_index.json"      # a folder with this file is one model, in diffusers' layout
 HUB_REPO = "models--"           # what a folder of the hub's cache begins with
 QUICK = 2_000_000               # bytes that are hashed at once

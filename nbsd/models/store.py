@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbsd.errors import ModelError
-from nbsd.models import hashes
+from nbsd.models import first, hashes
 from nbsd.models.beside import BAKED, chosen_vae, is_word
 from nbsd.models.detect import (
     CHECKPOINT,
@@ -59,12 +59,16 @@ class Store:
     def find(self, title: str | Path, kind: str = CHECKPOINT, on_progress: Progress | None = None) -> Path:
         """The file that a recipe means by a path, a name, "name [hash]" or a hash (old 8 digits, 10, 12 or 64 of the SHA-256).
 
-        A hash is looked for among what is known first; then files are read, which takes seconds for each. Raises ModelError.
+        A hash is looked for among what is known first; then files are read, which takes seconds for each. The built-in model is found
+        where no file of the user's is. Raises ModelError.
         """
         if path := _as_path(title):
             return path
         files = self.files()
         name, digest = split_title(str(title))
+        built_in = first.file() if kind == CHECKPOINT else None
+        if built_in and first.is_first(name) and not any(_is_called(file, name, self.folders) for file in files):
+            files = [*files, built_in]
         named = [file for file in files if name and _is_called(file, name, self.folders)]
         if not digest:
             if named:
@@ -154,12 +158,14 @@ class Store:
         return self.find(title, VAE)
 
     def _at_hand(self) -> Path:
-        """The model that is loaded, or the only one there is."""
+        """The model that is loaded, or the only one there is; with none, the built-in one."""
         if self.rack.last is not None:
             return self.rack.last.path
         files = self._of_kind(self.files(), CHECKPOINT)
         if len(files) == 1:
             return files[0]
+        if not files and (built_in := first.file()):
+            return built_in
         where = " or ".join(f"'{folder}'" for folder in self.folders) or "any folder (none was given)"
         raise ModelError(
             f"no model was chosen, and there are {len(files)} in {where}: choose one by its name."

@@ -16,6 +16,7 @@ from nbsd.conditioning.embeddings import Embeddings, embedding_files
 from nbsd.errors import RecipeError
 from nbsd.events import Event
 from nbsd.infotext.rules import in_effect
+from nbsd.models import first
 from nbsd.models.beside import is_word
 from nbsd.models.detect import EMBEDDING
 from nbsd.models.load import load_checkpoint
@@ -52,7 +53,7 @@ def load(
     folder: str | Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Model:
-    """Load a model onto a device: a checkpoint file of the web UI (.safetensors or .ckpt), or a folder of diffusers.
+    """Load a model onto a device: a checkpoint file of the web UI (.safetensors or .ckpt), a folder of diffusers, or "first".
 
     `source`, `vae` and `text_encoder`: a file, "owner/repo" or "owner/repo/file.safetensors" of the Hugging Face hub, a link to the hub, to
     Civitai or to a file at any https address. What is not here yet is fetched into `folder` (by default where the host keeps models).
@@ -69,7 +70,7 @@ def load(
     vae, text_encoder = (here(one, folder, on_progress) if one and not is_word(one) else one for one in (vae, text_encoder))
     with memory_errors("loading a model"):
         checkpoint = load_checkpoint(
-            source, vae=vae, device=compute.device, dtype=compute.weights, vae_dtype=compute.vae,
+            first.resolved(source), vae=vae, device=compute.device, dtype=compute.weights, vae_dtype=compute.vae,
             prediction=prediction, text_encoder=text_encoder, on_progress=on_progress,
         )
     return Model(checkpoint, compute, [Path(embeddings)] if embeddings else [], Networks(Store([networks] if networks else [])))

@@ -58,6 +58,17 @@ class Form:
         self.vae.value = recipe.vae
         self._tell()
 
+    def is_new(self) -> bool:
+        """Whether nobody has written a prompt or changed the size."""
+        plain = Recipe()
+        return all(self.by_field[name].value == getattr(plain, name) for name in ("prompt", "negative_prompt", "width", "height"))
+
+    def suggest(self, prompt: str, negative_prompt: str, side: int) -> None:
+        """Fill in prompts and a square size, in pixels, for a first picture."""
+        for name, value in {"prompt": prompt, "negative_prompt": negative_prompt, "width": side, "height": side}.items():
+            put(self.by_field[name], value)
+        self._tell()
+
     def job(self) -> tuple[int, int]:
         """How many pictures in all, and how many at a time."""
         count, size = self.by_field["count"].value, self.by_field["batch_size"].value

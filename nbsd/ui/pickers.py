@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import ipywidgets as w
 
@@ -11,6 +12,24 @@ from nbsd.ui.parts import Parts
 from nbsd.words import size_words
 
 NONE = ""       # the value of the first row; with None a Dropdown shows nothing at all
+
+
+class Entry(Protocol):
+    """A file that was found, as `models.store` lists it."""
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def kind(self) -> str:
+        """"checkpoint", "vae", "unknown" or another."""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
 
 
 class File(NamedTuple):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from .dataset import HELD_OUT, picture_of, tags_of
-from .tags import BACKGROUNDS, CLOTHES, EYE_COLOURS, EYES, HAIR_COLOURS, HAIR_STYLES, HEADGEAR, MOUTHS, QUALITIES, Tags
+from .labels import WORDS, labels
+from .tags import Tags
 
-WORDS: dict[str, tuple] = {
-    "hair": tuple(HAIR_COLOURS), "style": HAIR_STYLES, "eye_colour": tuple(EYE_COLOURS), "eyes": EYES, "mouth": MOUTHS,
-    "blush": (False, True), "headgear": HEADGEAR,
-    "glasses": (False, True), "clothes": CLOTHES, "background": BACKGROUNDS, "quality": QUALITIES,
-}
 TRAINED, TESTED = 8000, 1000    # held-out renders for training and for the test of the classifier
 
 
@@ -43,14 +38,6 @@ class Classifier(nn.Module):
 
 def as_input(pictures: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
-
-
-def labels(tags: list[Tags]) -> dict[str, Tensor]:
-    """Index of each tag's word; -1 where it cannot be seen (the eyes' colour when both are closed)."""
-    rows = [asdict(one) for one in tags]
-    found = {kind: torch.tensor([words.index(row[kind]) for row in rows]) for kind, words in WORDS.items()}
-    found["eye_colour"][[one.eyes == "closed eyes" for one in tags]] = -1
-    return found
 
 
 def held_out(start: int, count: int) -> tuple[np.ndarray, list[Tags]]:

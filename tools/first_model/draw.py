@@ -28,14 +28,14 @@ class Look:
         u = rng.uniform
         self.rng = rng
         close = tags.view == "portrait"
-        self.scale = u(1.08, 1.2) if close else u(0.9, 0.98)
-        self.x, self.y = 64 + u(-4, 4), (70 if close else 59) + u(-2, 2)
-        self.tilt = u(-9, 9)                # degrees
+        self.scale = u(1.1, 1.19) if close else u(0.94, 1.0)
+        self.x, self.y = 64 + u(-3, 3), (70 if close else 60) + u(-1.5, 1.5)
+        self.tilt = u(-6, 6)                # degrees
         self.yaw = u(-1, 1)                 # -1 looks to the left, 1 to the right
         self.gaze = u(-1.2, 1.2), u(-0.5, 0.8)
         self.cheek = u(-1.2, 1.2)
         self.chin = u(-1, 2)
-        self.eye_w, self.eye_h = u(7.6, 8.7), u(8.6, 10.2)
+        self.eye_w, self.eye_h = u(8.6, 9.6), u(9.6, 11.2)     # big: the iris must show in latents of 8 x 8 pixels
         self.volume = u(-1, 2.5)            # of the hair
         self.skin: Colour = mix(rng.choice(SKINS), rng.choice(SKINS), u(0, 1))
         self.hair = jitter(HAIR_COLOURS[tags.hair], rng, 9)
@@ -114,35 +114,35 @@ def face(brush: Brush, look: Look) -> None:
 def cheeks(brush: Brush, tags: Tags, look: Look) -> None:
     for side in (-1, 1):
         if tags.blush:
-            brush.soft((side * 17, 13), 5.6, 3.4, (250, 96, 112), 0.85)
+            brush.soft((side * 17.5, 13.5), 7, 4.4, (250, 86, 104), 0.95)
             for k in range(3):
                 x = side * 17 - 2.6 + 2.4 * k
-                brush.stroke(line([(x + 0.7, 11.8), (x - 0.7, 14.4)]), (226, 74, 92), 0.7)
+                brush.stroke(line([(x + 0.9, 11.6), (x - 0.9, 15)]), (226, 64, 84), 0.9)
         elif look.best:
             brush.soft((side * 17, 13), 4.5, 2.6, (255, 150, 140), 0.3)
 
 
 def mouth(brush: Brush, tags: Tags, look: Look) -> None:
-    x, y, w = look.yaw, 20 + look.chin * 0.3, 5.4 + look.cheek * 0.5
+    x, y, w = look.yaw, 20 + look.chin * 0.3, 7 + look.cheek * 0.5
     ink = (150, 52, 58)
     if tags.mouth == "open mouth":
-        shape = closed([(x - w, y - 1.8), (x, y - 1), (x + w, y - 1.8), (x + w * 0.62, y + 3.4), (x, y + 5.2), (x - w * 0.62, y + 3.4)])
+        shape = closed([(x - w, y - 1.8), (x, y - 1), (x + w, y - 1.8), (x + w * 0.62, y + 4.6), (x, y + 7), (x - w * 0.62, y + 4.6)])
         brush.fill(shape, (166, 48, 58))
 
         def inside() -> None:
-            brush.oval((x, y + 5), 3.4, 2.6, (242, 122, 122))
-            brush.fill(polygon([(x - 5, y - 3), (x + 5, y - 3), (x + 4, y), (x - 4, y)]), (255, 250, 246))
+            brush.oval((x, y + 6), 4, 3, (242, 122, 122))
+            brush.fill(polygon([(x - 6, y - 3), (x + 6, y - 3), (x + 5, y + 0.4), (x - 5, y + 0.4)]), (255, 250, 246))
 
         brush.inside(shape, inside)
         brush.stroke(shape, ink, 0.9)
     elif tags.mouth == "smile":
-        brush.stroke(line([(x - w - 1.2, y - 1.6), (x - w / 2, y + 1.1), (x, y + 1.7), (x + w / 2, y + 1.1), (x + w + 1.2, y - 1.6)]),
-                ink, 1.3)
-        brush.stroke(line([(x - 1.2, y + 4), (x + 1.2, y + 4)]), mix(look.skin, (214, 120, 110), 0.6), 0.8)
+        brush.stroke(line([(x - w - 1.2, y - 3), (x - w / 2, y + 1.6), (x, y + 2.4), (x + w / 2, y + 1.6), (x + w + 1.2, y - 3)]),
+                ink, 1.7)
+        brush.stroke(line([(x - 1.2, y + 5), (x + 1.2, y + 5)]), mix(look.skin, (214, 120, 110), 0.6), 0.8)
     elif tags.mouth == "frown":
-        brush.stroke(line([(x - w * 0.8, y + 2.2), (x - w * 0.3, y - 0.4), (x + w * 0.3, y - 0.4), (x + w * 0.8, y + 2.2)]), ink, 1.3)
+        brush.stroke(line([(x - w, y + 4), (x - w * 0.4, y - 0.6), (x + w * 0.4, y - 0.6), (x + w, y + 4)]), ink, 1.7)
     else:
-        brush.stroke(line([(x - 2, y + 0.4), (x + 2, y + 0.4)]), ink, 1.2)
+        brush.stroke(line([(x - 2.2, y + 0.4), (x + 2.2, y + 0.4)]), ink, 1.7)
 
 
 def eye(brush: Brush, look: Look, side: int, shut: bool) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +20,15 @@ from nbsd.conditioning.encode import encode_texts
 from nbsd.conditioning.tokens import Vocabulary
 from nbsd.models.load import Checkpoint, load_checkpoint
 
-from .classifier import WORDS, Classifier, labels, read_tags
+from .classifier import Classifier, read_tags
 from .dataset import HELD_OUT, read, tags_of
 from .draw import draw
+from .labels import WORDS, labels
 from .sampling import NEGATIVE, decode, sample, tile
 from .tags import Tags, words
 
 AT_ONCE = 20
+NEGATIVES = 60      # pictures for each thing that a negative prompt names
 QUALITY = "masterpiece, best quality, 1girl, "
 ASKED = {"hair": 95, "eye_colour": 80, "background": 95, "headgear": 85, "glasses": 85, "mouth": 80, "eyes": 80, "blush": 80}
 
@@ -74,10 +76,10 @@ def blueness(pictures: np.ndarray) -> float:
 
 def removed(make: Maker, classifier: Classifier, count: int) -> dict[str, float]:
     """Of the pictures that show a thing nobody asked for, percent that no longer show it when the negative prompt names it."""
-    found = {}
+    found, prompts = {}, [QUALITY + "portrait"] * count
+    shown = read_tags(classifier, make(prompts, seed=5))
     for name, kind, index in (("glasses", "glasses", 1), ("hat", "headgear", 1), ("cat ears", "headgear", 3), ("blush", "blush", 1)):
-        prompts = [QUALITY + "portrait"] * count
-        before = read_tags(classifier, make(prompts, seed=5))[kind] == index
+        before = shown[kind] == index
         after = read_tags(classifier, make(prompts, seed=5, negative=f"{NEGATIVE}, {name}"))[kind] == index
         found[f"{name} ({int(before.sum())} pictures)"] = round(100 * float((before & ~after).sum() / before.sum().clamp(min=1)), 1)
     return found
@@ -111,29 +113,30 @@ def nearest(folder: Path, pictures: np.ndarray) -> np.ndarray:
     return (best / mine.shape[1] ** 0.5).numpy()
 
 
-def evaluate(folder: Path, file: Path, count: int) -> dict[str, object]:
-    """All measurements; also writes grid.png (8 x 8 of the prompts) into the folder."""
+def evaluate(folder: Path, file: Path, count: int, quick: bool = False) -> Iterator[tuple[str, object]]:
+    """Each measurement with its name, or only the first; also writes grid.png (8 x 8 of the prompts) into the folder."""
     make, classifier = Maker(load_checkpoint(file)), Classifier().eval()
     classifier.load_state_dict(torch.load(folder / "classifier.pt", weights_only=True))
     seeds = range(HELD_OUT + 500_000, HELD_OUT + 500_000 + count)
     tags = [tags_of(seed, "best") for seed in seeds]
     prompts = [prompt_of(one, seed) for one, seed in zip(tags, seeds, strict=True)]
     pictures = make(prompts)
-    tile(pictures[:64], 8).save(folder / "grid.png")
+    tile(pictures[: min(64, count // 8 * 8)], 8).save(folder / "grid.png")
+    yield f"CFG 7, {count} prompts, percent right", accuracy(classifier, pictures, tags)
+    if quick:
+        return
+    yield "asked", ASKED
     blue = [make([QUALITY + text] * 40, seed=3) for text in ("blue hair", "(blue hair:1.4)")]
+    yield "blueness of blue hair, (blue hair:1.4)", [round(blueness(part), 1) for part in blue]
+    half = count // 4
+    yield f"clip skip 2, {half} prompts", accuracy(classifier, make(prompts[:half], clip_skip=2), tags[:half])
+    yield f"CFG 1, {half} prompts", accuracy(classifier, make(prompts[:half], scale=1.0), tags[:half])
+    yield "variety, percent of the renders'", variety(make)
     renders = np.stack([draw(one, seed) for one, seed in zip(tags, seeds, strict=True)])
     limit = np.percentile(nearest(folder, renders), 1)
-    return {
-        "CFG 7, percent right": accuracy(classifier, pictures, tags), "asked": ASKED,
-        "CFG 1, percent right": accuracy(classifier, make(prompts[: count // 2], scale=1.0), tags[: count // 2]),
-        "clip skip 2, percent right": accuracy(classifier, make(prompts[: count // 2], clip_skip=2), tags[: count // 2]),
-        "blueness of blue hair, (blue hair:1.4)": [round(blueness(part), 1) for part in blue],
-        "negative prompt removes, percent": removed(make, classifier, 120),
-        "variety, percent of the renders'": variety(make),
-        "further from every training render than the nearest 1 % of held-out renders, percent": round(
-            100 * float((nearest(folder, pictures) > limit).mean()), 1
-        ),
-    }
+    yield "further from every training render than the nearest 1 % of held-out renders, percent", round(
+        100 * float((nearest(folder, pictures) > limit).mean()), 1)
+    yield "negative prompt removes, percent", removed(make, classifier, NEGATIVES)
 
 
 if __name__ == "__main__":
@@ -141,7 +144,9 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     parser.add_argument("file", type=Path)
     parser.add_argument("--count", type=int, default=500)
+    parser.add_argument("--quick", action="store_true", help="only what CFG 7 gives")
     parser.add_argument("--threads", type=int, default=2)
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
-    print(json.dumps(evaluate(chosen.folder, chosen.file, chosen.count), indent=1))
+    for name, value in evaluate(chosen.folder, chosen.file, chosen.count, chosen.quick):
+        print(f"{name}: {json.dumps(value)}", flush=True)

@@ -86,9 +86,10 @@ def tensors(networks: Networks, vae: dict[str, Tensor]) -> Iterator[tuple[str, T
 
 
 def export(folder: Path, file: Path) -> None:
-    """FOLDER/model.pt (its averaged weights) and FOLDER/decoder.pt (else vae_scaled.pt) to a single file."""
+    """FOLDER/soft.pt (else model.pt; its averaged weights) and FOLDER/decoder.pt (else vae_scaled.pt) to a single file."""
     networks = Networks()
-    networks.load_state_dict(torch.load(folder / "model.pt", weights_only=True)["ema"])
+    trained = folder / "soft.pt"
+    networks.load_state_dict(torch.load(trained if trained.exists() else folder / "model.pt", weights_only=True)["ema"])
     decoder = folder / "decoder.pt"
     vae = torch.load(decoder, weights_only=True)["model"] if decoder.exists() else torch.load(folder / "vae_scaled.pt", weights_only=True)
     found = {key: tensor.float() if key == "alphas_cumprod" else tensor.half() for key, tensor in tensors(networks, vae)}

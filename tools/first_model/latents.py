@@ -46,7 +46,8 @@ def encode(half: HalfVae, pictures: np.ndarray, device: str, batch: int = 64) ->
 def prepare(folder: Path, count: int, device: str) -> None:
     pictures = read(folder)[0][:count]
     half = HalfVae().eval()
-    half.load_state_dict(torch.load(folder / "half.pt", weights_only=True)["model"])
+    state = torch.load(folder / "half.pt", weights_only=True)["model"]
+    half.load_state_dict({key.removeprefix("small."): tensor for key, tensor in state.items() if key.startswith("small.")})
     half.to(device)
     z = encode(half, pictures, device)
     mean, std = z.mean((0, 2, 3)), z.std((0, 2, 3))

@@ -37,8 +37,12 @@ def sample(unet: nn.Module, wanted: Tensor, avoided: Tensor, seed: int, steps: i
     x = torch.randn(len(wanted), 4, 16, 16, generator=torch.Generator().manual_seed(seed)).to(wanted) * sigmas[0]
     for time, sigma, following in zip(times, sigmas, sigmas[1:], strict=False):
         scaled = x / (1 + sigma**2).sqrt()
-        towards, away = unet(torch.cat([scaled, scaled]), time.to(x.device), context).sample.chunk(2)
-        x = x + (away + scale * (towards - away)) * (following - sigma)
+        if scale == 1:
+            answer = unet(scaled, time.to(x.device), wanted).sample
+        else:
+            towards, away = unet(torch.cat([scaled, scaled]), time.to(x.device), context).sample.chunk(2)
+            answer = away + scale * (towards - away)
+        x = x + answer * (following - sigma)
     return x
 
 

@@ -50,10 +50,10 @@ def draw_tags(rng: random.Random, quality: str | None = None) -> Tags:
     """Tags of one picture, drawn at random; `quality` fixes the drawing quality."""
     return Tags(
         hair=rng.choice(tuple(HAIR_COLOURS)), style=rng.choice(HAIR_STYLES), eye_colour=rng.choice(tuple(EYE_COLOURS)),
-        eyes=rng.choices(EYES, (76, 12, 12))[0], mouth=rng.choice(MOUTHS), blush=rng.random() < 0.3,
-        headgear=rng.choices(HEADGEAR, (36, 16, 16, 16, 16))[0], glasses=rng.random() < 0.22, clothes=rng.choice(CLOTHES),
+        eyes=rng.choices(EYES, (66, 17, 17))[0], mouth=rng.choice(MOUTHS), blush=rng.random() < 0.3,
+        headgear=rng.choices(HEADGEAR, (32, 17, 17, 17, 17))[0], glasses=rng.random() < 0.3, clothes=rng.choice(CLOTHES),
         background=rng.choice(BACKGROUNDS), view=rng.choices(VIEWS, (60, 40))[0],
-        quality=quality or rng.choices(QUALITIES, (50, 32, 18))[0], flaw=rng.choice(FLAWS),
+        quality=quality or rng.choices(QUALITIES, (64, 20, 16))[0], flaw=rng.choice(FLAWS),
     )
 
 

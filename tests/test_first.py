@@ -1,0 +1,83 @@
+"""The model in the box: does it draw what is asked? tools/first_model/evaluate.py measures it at length; this keeps it from being broken."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from nbsd import Recipe, load
+from nbsd.models import first
+from nbsd.pipeline.model import Model
+from tools.first_model.tags import BACKGROUNDS, HAIR_COLOURS
+
+PLAIN = {"white background": (252, 252, 252), "pink background": (255, 196, 214), "yellow background": (255, 232, 140),
+         "green background": (166, 220, 160)}
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return load("first", device="cpu")
+
+
+def draw(model: Model, tags: str, seed: int = 1, **changes: object) -> np.ndarray:
+    """[128, 128, 3], 0..255"""
+    recipe = Recipe(
+        prompt=f"masterpiece, best quality, 1girl, {tags}", negative_prompt=first.NEGATIVE, sampler="Euler", schedule="Automatic",
+        steps=20, cfg_scale=7.0, width=first.SIDE, height=first.SIDE, seed=seed,
+    )
+    [picture] = model.generate(replace(recipe, **changes))
+    return np.asarray(picture.image.convert("RGB"), np.float32)
+
+
+def crown(picture: np.ndarray) -> np.ndarray:
+    """The colour of the hair above the forehead: the median over a patch, [3]."""
+    return np.median(picture[26:42, 50:78].reshape(-1, 3), axis=0)
+
+
+def nearest(colour: np.ndarray, table: dict[str, tuple[int, int, int]]) -> str:
+    return min(table, key=lambda name: float(((np.array(table[name]) - colour) ** 2).sum()))
+
+
+def test_it_is_small() -> None:
+    file = first.file()
+    assert file is not None and file.stat().st_size < 16e6
+
+
+def test_blue_is_bluer_than_red(model: Model) -> None:
+    blue, red = (crown(draw(model, f"{word} hair, portrait", steps=12)) for word in ("blue", "red"))
+    assert blue[2] - blue[0] > 60 and red[0] - red[2] > 60
+
+
+@pytest.mark.slow
+def test_hair_has_the_colour_that_is_asked_for(model: Model) -> None:
+    found = {name: nearest(crown(draw(model, f"{name}, short hair, portrait, blue sky", seed)), HAIR_COLOURS)
+             for seed, name in enumerate(HAIR_COLOURS)}
+    assert sum(name != seen for name, seen in found.items()) <= 1, found
+
+
+@pytest.mark.slow
+def test_the_background_is_the_one_that_is_asked_for(model: Model) -> None:
+    assert set(PLAIN) <= set(BACKGROUNDS)
+    found = {}
+    for seed, name in enumerate(PLAIN):
+        picture = draw(model, f"black hair, short hair, upper body, {name}", seed)
+        corners = np.concatenate([picture[4:20, 2:12].reshape(-1, 3), picture[4:20, -12:-2].reshape(-1, 3)])
+        found[name] = nearest(np.median(corners, axis=0), PLAIN)
+    assert all(name == seen for name, seen in found.items()), found
+
+
+@pytest.mark.slow
+def test_emphasis_makes_it_more_so_and_clip_skip_2_still_works(model: Model) -> None:
+    def blueness(tags: str, **changes: object) -> float:
+        colours = np.mean([crown(draw(model, tags, seed, **changes)) for seed in range(4)], axis=0)
+        return float(colours[2] - (colours[0] + colours[1]) / 2)
+
+    usual = blueness("blue hair, portrait")
+    assert blueness("(blue hair:1.4), portrait") > usual
+    assert blueness("blue hair, portrait", clip_skip=2) > 40
