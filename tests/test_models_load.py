@@ -50,6 +50,10 @@ def weights_of(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: plain_weight(weight) for name, weight in module.state_dict().items()}
 
 
+def suits(convolution: torch.nn.Conv2d) -> bool:
+    return convolution.in_channels % 64 == 0 and convolution.out_channels % 64 == 0
+
+
 def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
     left, right = weights_of(one), weights_of(other)
     return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
@@ -98,8 +102,8 @@ def test_the_modules_are_ready_and_packed(tiny):
         assert not any(weight.requires_grad or weight.is_meta or weight.dtype != torch.float32 for weight in module.parameters())
     assert not isinstance(tiny.vae.encoder.conv_in, Packed)         # group norms behind plain ones are more precise
     for module in (tiny.unet, tiny.vae.decoder, tiny.text_encoder):
-        layers = [part for part in module.modules() if isinstance(part, (torch.nn.Conv2d, torch.nn.Linear))]
-        assert len(layers) > 20
+        layers = [part for part in module.modules() if isinstance(part, torch.nn.Linear) or (isinstance(part, torch.nn.Conv2d) and suits(part))]
+        assert layers
         assert all(isinstance(layer, Packed) and layer.weight.is_mkldnn for layer in layers) or not available()
 
 

@@ -15,12 +15,12 @@ needs_packing = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), rea
 LAYERS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "linear": (nn.Linear(40, 64), (2, 7, 40)),
     "linear without bias": (nn.Linear(33, 17, bias=False), (5, 33)),
-    "convolution": (nn.Conv2d(8, 16, 3, padding=1), (2, 8, 9, 7)),
-    "1x1": (nn.Conv2d(24, 5, 1), (1, 24, 4, 4)),
-    "stride": (nn.Conv2d(8, 8, 3, stride=2, padding=1), (2, 8, 9, 7)),
-    "uneven padding given before": (nn.Conv2d(8, 8, 3, stride=2), (1, 8, 10, 9)),
-    "groups": (nn.Conv2d(8, 8, 3, padding=1, groups=4, bias=False), (1, 8, 6, 6)),
-    "circular": (nn.Conv2d(4, 8, 3, padding=1, padding_mode="circular"), (1, 4, 5, 6)),
+    "convolution": (nn.Conv2d(64, 128, 3, padding=1), (2, 64, 9, 7)),
+    "1x1": (nn.Conv2d(128, 64, 1), (1, 128, 4, 4)),
+    "stride": (nn.Conv2d(64, 64, 3, stride=2, padding=1), (2, 64, 9, 7)),
+    "uneven padding given before": (nn.Conv2d(64, 64, 3, stride=2), (1, 64, 10, 9)),
+    "groups": (nn.Conv2d(64, 64, 3, padding=1, groups=4, bias=False), (1, 64, 6, 6)),
+    "circular": (nn.Conv2d(64, 64, 3, padding=1, padding_mode="circular"), (1, 64, 5, 6)),
 }
 
 
@@ -54,6 +54,12 @@ def test_a_packed_layer_gives_the_same(name: str) -> None:
     assert type(module[0]) in (nn.Linear, nn.Conv2d)
     assert torch.equal(module[0].weight, weight), "unpacking must give the weight back bit for bit"
     assert torch.equal(module(given), expected)
+
+
+def test_convolutions_that_would_be_slower_stay_plain() -> None:
+    module = nn.Sequential(nn.Conv2d(96, 96, 3), nn.Conv2d(4, 64, 3), nn.Conv2d(64, 4, 3))
+    assert pack_layers(module) == {}
+    assert [type(layer) for layer in module] == [nn.Conv2d] * 3
 
 
 def test_a_plain_weight_is_itself() -> None:

@@ -96,7 +96,7 @@ def test_a_full_device_keeps_the_copy_elsewhere(monkeypatch):
 
 
 def test_packed_weights_are_changed_and_come_back_as_they_were():
-    module = nn.Sequential(nn.Linear(3, 3), nn.Conv2d(2, 2, 3)).requires_grad_(False)
+    module = nn.Sequential(nn.Linear(3, 3), nn.Conv2d(64, 64, 3)).requires_grad_(False)
     before = {name: one.clone() for name, one in module.named_parameters()}
     for name, one in pack_layers(module).items():
         one.weight = nn.Parameter(one.packed(before[name]), requires_grad=False)

@@ -66,7 +66,7 @@ def pack_layers(module: nn.Module) -> dict[str, PackedLinear | PackedConv2d]:
     layers = {}
     for name, layer in module.named_modules() if available() else ():
         kind = PACKED.get(type(layer))
-        if kind and not (name.startswith("encoder.") and kind is PackedConv2d):
+        if kind and (kind is PackedLinear or (_gains(layer) and not name.startswith("encoder."))):
             layer.__class__ = kind
             layers[f"{name}.weight"] = layer
     return layers  # type: ignore[return-value]
@@ -108,3 +108,8 @@ def _agrees(layer: Any, shape: tuple[int, ...]) -> bool:
     layer.weight = nn.Parameter(layer.packed(values), requires_grad=False)
     exact = torch.equal(plain_weight(layer.weight), values)
     return exact and torch.allclose(layer(given), expected, rtol=0, atol=1e-4)
+
+
+def _gains(convolution: Any) -> bool:
+    """Whether it is one that oneDNN has a good order for. With 96 channels the packed one took 14 times as long (measured)."""
+    return bool(convolution.in_channels % 64 == 0 and convolution.out_channels % 64 == 0)
