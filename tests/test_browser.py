@@ -142,9 +142,9 @@ def test_presets_and_spellings(panel, page, place):
     assert panel.sticking_out() == []
     panel.click("use-spelling")
     page.wait("document.querySelector('.nbsd .nbsd-prompt textarea').value === 'masterpiece, best quality, {hat}'")
-    panel.click("undo")
+    panel.click("undo-fill")
     page.wait("document.querySelector('.nbsd .nbsd-prompt textarea').value === 'masterpiece, best quality, (hat:1.05)'")
-    panel.click("undo")
+    panel.click("undo-fill")
     page.wait("document.querySelector('.nbsd .nbsd-prompt textarea').value === '(hat:1.05)'")
     assert (panel.value("field-ensd"), panel.value("field-steps")) == ("0", "12")
 

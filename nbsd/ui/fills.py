@@ -27,7 +27,7 @@ class Fills:
             w.Dropdown, "nbsd-control", "nbsd-preset", description="Preset", options=[(name, name) for name in presets.PRESETS],
         )
         self.apply = parts.button("Apply", "nbsd-apply-preset", "Set what the preset says; prompts, seed and files stay yours")
-        self.undo = parts.button("Undo", "nbsd-undo", "Take back the last filling of the panel: preset, paste, conversion, reuse")
+        self.undo = parts.button("Undo", "nbsd-undo-fill", "Take back the last filling of the panel: preset, paste, conversion, reuse")
         self.said = parts.html("nbsd-filled")
         self.widget = parts.column("nbsd-fills", parts.row(self.choice, self.apply, self.undo, name="nbsd-tails"), self.said)
         self.apply.on_click(lambda _: self._apply())
