@@ -149,8 +149,8 @@ def test_a_vae_that_overflows_in_half_precision_is_widened_and_that_is_told(monk
     model.checkpoint.vae = load_vae(model.checkpoint.path, model.checkpoint.family, "cpu", torch.float16)
     narrow, told = model.decode, []
 
-    def overflowing(latents: torch.Tensor) -> torch.Tensor:
-        decoded = narrow(latents)
+    def overflowing(latents: torch.Tensor, **how: bool) -> torch.Tensor:
+        decoded = narrow(latents, **how)
         return decoded if decoded.dtype == torch.float32 else decoded * float("inf")
 
     monkeypatch.setattr(model, "decode", overflowing)
