@@ -21,12 +21,12 @@ from nbsd.outputs import Outputs
 from nbsd.picture import Picture
 from nbsd.recipe import Recipe
 from nbsd.ui import paste
+from nbsd.ui.catalog import Catalog
 from nbsd.ui.dispatch import DOORS, Screen, ScreenJob, route_freely
 from nbsd.ui.fetching import Fetching, FetchJob
 from nbsd.ui.form import Form, Settled, drawn
 from nbsd.ui.found import Chooser
 from nbsd.ui.given import Given, ToEnlarge
-from nbsd.ui.library import Library
 from nbsd.ui.panel import Panel
 from nbsd.ui.parts import Parts
 from nbsd.ui.settings import Settings
@@ -81,12 +81,12 @@ class Studio:
         self._form.restore(self._settings.read())
         self._view = View(parts, on_pick=lambda picture: self._screen.post(lambda: self._view.pick(picture)))
         given = Given(parts, self._form.modes, lambda call: self._screen.post(call), self._try, cautious=not DOORS[host.door])
-        self._library = Library(parts)
-        self._panel = Panel(parts, self._form, self._view, given, self._library)
+        self._catalog = Catalog(parts)
+        self._panel = Panel(parts, self._form, self._view, given, self._catalog)
         self._screen = Screen(self._show_event, self._tick, self._view.fail, host.door)
-        chooser = Chooser(self._form, self._library)
+        chooser = Chooser(self._form, self._catalog)
         self._finder = Finder(self.folders, self._form, self._panel, chooser, self._screen, lambda: self._shelf)
-        self._fetching = Fetching(self._library, self._screen, self.folders[0], self._finder.came)
+        self._fetching = Fetching(self._catalog, self._screen, self.folders[0], self._finder.came)
         self._errands = Worker(self._errand_told)
         self._host = host
         self._greeted = False
@@ -205,7 +205,7 @@ class Studio:
         route_freely(self._panel.widget)
 
     def _show_event(self, job: Job, event: Event) -> None:
-        (self._library if isinstance(job, FetchJob) else self._view).show(job, event)
+        (self._catalog if isinstance(job, FetchJob) else self._view).show(job, event)
 
     def _tick(self) -> bool:
         held_back = self._view.tick()
@@ -281,7 +281,7 @@ class Studio:
         panel.again.start.on_click(lambda _: self._clicked_reproduce())
         panel.again.use.on_click(lambda _: self._clicked_use_found())
         panel.refresh.on_click(lambda _: self._look_for_files())
-        self._library.again.on_click(lambda _: self._look_for_files())
+        self._catalog.again.on_click(lambda _: self._look_for_files())
         panel.folder.observe(lambda _: self._look_for_files(), "value")
         panel.fill.on_click(lambda _: self._try(lambda: self.paste(panel.text.value)))
         panel.upload.observe(lambda _: self._try(self._uploaded), "value")

@@ -34,6 +34,11 @@ class Place:
     url: str
     folder: Path
 
+    @property
+    def canvas(self) -> bool:
+        """Whether its pages have the widgets of ipycanvas; a page without them says so, at any time, and gets rectangles."""
+        return self.name != "colab"
+
 
 @pytest.fixture(scope="module")
 def browser():
@@ -64,7 +69,7 @@ def page(place, browser, request) -> Iterator[lab.Page]:
     page.screenshot(f"last-{request.node.name}")
     page.js("app.shell.currentWidget.sessionContext.shutdown()")
     page.close()
-    assert page.errors == []
+    assert [error for error in page.errors if place.canvas or "Module ipycanvas" not in error] == []
 
 
 @pytest.fixture
@@ -346,7 +351,6 @@ def test_narrow_and_wide(panel, page, place, theme):
         page.wait("[...document.querySelectorAll('.nbsd :is(.nbsd-source-picture, .nbsd-pad, .nbsd-boxes)')].some(part => part.checkVisibility())")
         assert panel.sticking_out() == []
         page.screenshot(f"narrow-{place.name}-{theme.lower()}-{mode}", ".nbsd")
-    page.errors = [error for error in page.errors if "ipycanvas" not in error]
     assert contrast(page) == []
 
 

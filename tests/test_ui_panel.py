@@ -14,10 +14,10 @@ from PIL import Image
 from nbsd.picture import Picture
 from nbsd.recipe import Hires, Img2Img, Recipe
 from nbsd.ui import settings as module
+from nbsd.ui.catalog import Catalog
 from nbsd.ui.controls import CONTROLS, JOB
 from nbsd.ui.form import RANDOM, Form
 from nbsd.ui.given import Given
-from nbsd.ui.library import Library
 from nbsd.ui.panel import OTHER_SIZE, SIZES, TABS, Panel
 from nbsd.ui.parts import Parts
 from nbsd.ui.paste import Report
@@ -37,7 +37,7 @@ def panel() -> Panel:
     parts = Parts()
     form = Form(parts)
     given = Given(parts, form.modes, lambda call: call(), lambda act: act())
-    return Panel(parts, form, View(parts, lambda picture: None), given, Library(parts))
+    return Panel(parts, form, View(parts, lambda picture: None), given, Catalog(parts))
 
 
 def everything(widget: w.Widget) -> Iterator[w.Widget]:

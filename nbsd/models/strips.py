@@ -8,6 +8,7 @@ The attention in the middle looks at everything by design; it works at an eighth
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -71,13 +72,14 @@ def through(resnet: Any, rows: Rows, check: Check) -> Rows:
 # --- rows of pictures
 
 
-class Rows:
+class Rows(ABC):
     """A picture [1, C, height, W] of which some rows are asked for at a time, in the VAE's precision."""
 
     height: int
 
+    @abstractmethod
     def read(self, start: int, end: int) -> Tensor:
-        raise NotImplementedError
+        """These rows, [1, C, end - start, W]."""
 
     def drop(self, before: int) -> None:
         """These rows will not be asked for again."""

@@ -8,26 +8,26 @@ from pathlib import Path
 
 from nbsd.errors import DownloadError, Stopped
 from nbsd.events import Downloading, Event, Note
+from nbsd.ui.catalog import Catalog
 from nbsd.ui.dispatch import Screen, ScreenJob
-from nbsd.ui.library import Library
 from nbsd.worker import Control, Job, Report, Worker
 
 NO_LINK = "this is no link: give owner/repo, owner/repo/file.safetensors, a link of Hugging Face or Civitai, or an address that starts with https://"
 
 
 class FetchJob(ScreenJob):
-    """A job that brings a file; its events are the library's."""
+    """A job that brings a file; its events are the catalog's."""
 
 
 class Fetching:
-    """Connects the library's buttons to downloads. `came(path)` is called, in the job's thread, for each file that has come."""
+    """Connects the catalog's buttons to downloads. `came(path)` is called, in the job's thread, for each file that has come."""
 
-    def __init__(self, library: Library, screen: Screen, folder: Path, came: Callable[[Path], None]) -> None:
-        self._library, self._screen, self._folder, self._came = library, screen, folder, came
+    def __init__(self, catalog: Catalog, screen: Screen, folder: Path, came: Callable[[Path], None]) -> None:
+        self._catalog, self._screen, self._folder, self._came = catalog, screen, folder, came
         self._worker = Worker(_route)
         self.job: FetchJob | None = None
-        library.get.on_click(lambda _: self.start())
-        library.cancel.on_click(lambda _: self.stop())
+        catalog.get.on_click(lambda _: self.start())
+        catalog.cancel.on_click(lambda _: self.stop())
 
     def start(self) -> None:
         """Fetch what the box says. In the callback's thread, which on Colab is the one that may ask for secrets."""
@@ -36,8 +36,8 @@ class Fetching:
         from nbsd.models.get import token_for
         from nbsd.models.links import read_link, without_token
 
-        text = self._library.link.value.strip()
-        self._library.link.value = without_token(text)      # a notebook keeps what its widgets say
+        text = self._catalog.link.value.strip()
+        self._catalog.link.value = without_token(text)      # a notebook keeps what its widgets say
         try:
             link = read_link(text)
             if link is None:
@@ -45,7 +45,7 @@ class Fetching:
             token = token_for(link)
         except DownloadError as error:
             told = error
-            self._screen.post(lambda: self._library.fail(told))
+            self._screen.post(lambda: self._catalog.fail(told))
             return
 
         def run(report: Report, control: Control) -> None:
@@ -60,7 +60,7 @@ class Fetching:
             report(Note(f"{path.name} is here, in {path.parent}"))
             self._came(path)
 
-        self._screen.post(self._library.queued)
+        self._screen.post(self._catalog.queued)
         self.job = FetchJob(run, self._screen)
         self._worker.submit(self.job)
         if self._screen.callers_wait:

@@ -1,4 +1,4 @@
-"""The files that were found, as the pickers and the library show them, and what choosing one does."""
+"""The files that were found, as the pickers and the catalog show them, and what choosing one does."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from nbsd.ui.catalog import Catalog, Row, in_prompt
 from nbsd.ui.form import Form
-from nbsd.ui.library import Library, Row, in_prompt
 from nbsd.ui.pickers import File
 
 CHECKPOINT, VAE, UPSCALER, UNKNOWN = "checkpoint", "vae", "upscaler", "unknown"      # kinds of files, as `models.detect` names them
@@ -44,11 +44,11 @@ Found = Sequence[tuple[Entry, str]]     # a file, and what a recipe calls it: it
 
 
 class Chooser:
-    """Shows what was found in the form's pickers and in the library."""
+    """Shows what was found in the form's pickers and in the catalog."""
 
-    def __init__(self, form: Form, library: Library) -> None:
-        self._form, self._library = form, library
-        library.use_row = self.use
+    def __init__(self, form: Form, catalog: Catalog) -> None:
+        self._form, self._catalog = form, catalog
+        catalog.use_row = self.use
 
     def show(self, found: Found) -> bool:
         """Show these files; False where no model is among them."""
@@ -57,7 +57,7 @@ class Chooser:
         self._form.model.set_files(models)
         self._form.vae.set_files(_files(found, VAE))
         self._form.modes.set_files([file.value for file in _files(found, CHECKPOINT)], [file.value for file in _files(found, UPSCALER)])
-        self._library.set_rows([
+        self._catalog.set_rows([
             Row(entry.kind, entry.title, value, entry.size, entry.family, entry.digest, str(entry.path), entry.problem) for entry, value in found])
         return bool(models)
 
@@ -72,7 +72,7 @@ class Chooser:
 
     def came(self, path: Path) -> None:
         """Choose a file that has just come; a model is then the one that is used."""
-        row = self._library.choose(str(path))
+        row = self._catalog.choose(str(path))
         if row is not None and row.kind == CHECKPOINT:
             self.use(row)
 

@@ -8,12 +8,12 @@ import ipywidgets as w
 from PIL import Image
 
 from nbsd.ui.again import Again
+from nbsd.ui.catalog import Catalog
 from nbsd.ui.controls import CONTROLS, JOB
 from nbsd.ui.dialects import Dialects
 from nbsd.ui.fills import Fills
 from nbsd.ui.form import RANDOM, Form
 from nbsd.ui.given import Given
-from nbsd.ui.library import Library
 from nbsd.ui.modes import EXTRAS, HIRES_ROWS, IMG2IMG, MODES
 from nbsd.ui.page import PAGE
 from nbsd.ui.parts import Parts
@@ -35,8 +35,8 @@ SELDOM = ("img2img.noise_multiplier", "img2img.extra_noise", "img2img.background
 class Panel:
     """All widgets and their places. What the buttons do is the studio's, except for what concerns only the form."""
 
-    def __init__(self, parts: Parts, form: Form, view: View, given: Given, library: Library) -> None:
-        self._parts, self.form, self.view, self.given, self.library = parts, form, view, given, library
+    def __init__(self, parts: Parts, form: Form, view: View, given: Given, catalog: Catalog) -> None:
+        self._parts, self.form, self.view, self.given, self.catalog = parts, form, view, given, catalog
         self.refresh = parts.button("Refresh", "nbsd-refresh", "Look for model files again")
         self.folder = parts.make(
             w.Text, "nbsd-control", "nbsd-folder", description="More model files in", placeholder="a folder or a file",
@@ -104,7 +104,7 @@ class Panel:
         return self._parts.column("nbsd-see", view.frame, about, send, view.infotext, view.gallery.widget)
 
     def _tabs(self) -> w.Tab:
-        pages = (self._settings(), self._advanced(), self._paste(), self.library.page)
+        pages = (self._settings(), self._advanced(), self._paste(), self.catalog.page)
         tabs = self._parts.make(w.Tab, children=[self._parts.column("nbsd-page", *page) for page in pages])
         for index, title in enumerate(TABS):
             tabs.set_title(index, title)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import ipywidgets as w
 
@@ -12,24 +12,6 @@ from nbsd.ui.parts import Parts
 from nbsd.words import size_words
 
 NONE = ""       # the value of the first row; with None a Dropdown shows nothing at all
-
-
-class Entry(Protocol):
-    """A file that was found, as `models.store` lists it."""
-
-    @property
-    def title(self) -> str: ...
-
-    @property
-    def path(self) -> Path: ...
-
-    @property
-    def kind(self) -> str:
-        """"checkpoint", "vae", "unknown" or another."""
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
 
 
 class File(NamedTuple):

@@ -49,7 +49,7 @@ class Row:
         return row_words(self.title, self.family, self.size, self.digest)
 
 
-class Library:
+class Catalog:
     """Widgets; what "Use" and "Get" do is told by whoever connects them."""
 
     def __init__(self, parts: Parts) -> None:
