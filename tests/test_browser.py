@@ -294,7 +294,6 @@ def test_only_what_is_masked_changes(panel, page, place):
         assert "does not load" in panel.text("editor .nbsd-hint")
         panel.click("box-add")
         page.quiet()
-        page.errors = [error for error in page.errors if "ipycanvas" not in error]
     page.run(2)
     panel.choose("field-inpaint-only_masked", "Only")
     panel.fill("field-inpaint-mask_blur", 0)
