@@ -25,6 +25,7 @@ VENV = ROOT / ".venv"
 HOSTS = ("colab", "kaggle")     # .venv/NAME has the versions of tools/NAME.txt
 BIN, EXE = ("Scripts", ".exe") if os.name == "nt" else ("bin", "")
 OLDEST = (3, 10)
+WORKERS = 4                 # test processes at most
 DISK_GB = 8                 # torch with its CUDA libraries and the rest, with room for pip's temporary files
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PLAYWRIGHTS_OWN = "from playwright.sync_api import sync_playwright as p\nwith p() as q: print(q.chromium.executable_path)"
@@ -210,13 +211,17 @@ def test(options: list[str]) -> int:
         host_environment(name)
     browser = bring_browser(python)
     folder = python.parent
+    cores = os.cpu_count() or 1
+    workers = min(cores, WORKERS)
     checks = (
         ("ruff", (folder / "ruff", "check", "--config", "tools/ruff.toml", ".")),
         ("mypy", (python, "-m", "mypy")),
         ("import-linter", (folder / "lint-imports",)),
-        ("pytest", (python, "-m", "pytest", *options)),
+        # A file's tests stay together, and the files in their order: the browser's come early, for they take longest.
+        ("pytest", (python, "-m", "pytest", "-n", workers, "--dist", "loadfile", "--no-loadscope-reorder", *options)),
     )
     environment = {**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
+    environment.setdefault("OMP_NUM_THREADS", str(max(cores // workers, 1)))
     if browser:
         environment["NBSD_BROWSER"] = browser
     failed = []
