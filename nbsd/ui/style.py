@@ -124,7 +124,7 @@ CSS = """
 /* the picture */
 .nbsd .nbsd-preview { display: flex; align-items: center; justify-content: center; min-height: 300px; padding: 8px; margin: 0; width: auto;
   background: var(--nb-sunk); border: 1px solid var(--nb-line); border-radius: 8px; overflow: hidden; box-sizing: border-box; }
-.nbsd .nbsd-preview img { max-width: 100%; max-height: 80vh; height: auto; object-fit: contain; margin: 0; }
+.nbsd .nbsd-preview img { min-width: min(100%, 256px); max-width: 100%; max-height: 80vh; height: auto; object-fit: contain; margin: 0; }
 .nbsd .nbsd-empty { color: var(--nb-dim); text-align: center; }
 .nbsd .nbsd-tail:has(> .nbsd-path), .nbsd .nbsd-tail:has(> .nbsd-kept) { align-items: center; }
 .nbsd .nbsd-path code { font-size: 12px; background: none; color: var(--nb-dim); padding: 0; user-select: all; }
