@@ -19,6 +19,7 @@ from nbsd.models.packed import plain_weight, unpack
 from nbsd.models.store import Store
 
 NAMES = ("sd1", "sd2", "sdxl", "refiner")
+INDEX_NAME = "diffusion_pytorch_model.safetensors.index.json"
 
 
 @pytest.fixture(autouse=True)
@@ -138,25 +139,40 @@ def folder(tmp_path: Path, name: str, files: dict[str, Path], **saving) -> Path:
     encoders = their_texts(name, tensors, words=60)
     places = {"sdxl": ("text_encoder", "text_encoder_2"), "refiner": ("text_encoder_2",)}.get(name, ("text_encoder",))
     for encoder, place in zip(encoders, places, strict=True):
-        kept(encoder, path / place)
+        kept(encoder, path / place, **{key: value for key, value in saving.items() if key != "safe_serialization"})
     (path / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
     return path
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_folder_of_diffusers_is_the_same_model(files, loaded, tmp_path, name):
-    path = folder(tmp_path, name, files)
+SEVERAL = {"max_shard_size": "300KB"}       # parts in several files, as large models have them
+
+
+@pytest.mark.parametrize(("name", "saving", "there"), [
+    ("refiner", {}, "unet/diffusion_pytorch_model.safetensors"),
+    ("sd2", {"variant": "fp16"}, "text_encoder/model.fp16.safetensors"),
+    ("sd1", SEVERAL, f"unet/{INDEX_NAME}"),
+    ("sdxl", {**SEVERAL, "variant": "fp16"}, "text_encoder_2/model.safetensors.index.fp16.json"),
+])  # fmt: skip
+def test_a_folder_of_diffusers_is_the_same_model(files, loaded, tmp_path, name, saving, there):
+    path = folder(tmp_path, name, files, **saving)
+    assert (path / there).is_file()
     assert folder_family(path) is loaded[name].family
     got = load_checkpoint(path)
     assert same(got, loaded[name])
     assert (got.name, got.family) == (f"model.{name}", loaded[name].family)
     assert torch.equal(got.alphas_cumprod, loaded[name].alphas_cumprod)
     assert len(got.hash) == 10
+    weights = [file for part in path.iterdir() if part.is_dir() for file in part.glob("*.safetensors")]
+    (path / "unet" / "another.safetensors").write_bytes(b"not counted")
+    (path / "model_index.json").unlink()
+    (entry,) = Store([tmp_path]).scan()
+    assert (entry.path, entry.kind, entry.family) == (path, "checkpoint", loaded[name].family.name)
+    assert entry.size == sum(file.stat().st_size for file in weights)
 
 
 def test_a_folder_with_pickles_and_a_schedulers_word(files, loaded, tmp_path):
-    path = folder(tmp_path, "sd2", files, safe_serialization=False)
-    assert (path / "unet" / "diffusion_pytorch_model.bin").is_file()
+    path = folder(tmp_path, "sd2", files, safe_serialization=False, variant="non_ema", max_shard_size="3MB")
+    assert len(list((path / "unet").glob("diffusion_pytorch_model*.bin"))) > 1
     (path / "scheduler").mkdir()
     said = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "beta_schedule": "scaled_linear"}
     (path / "scheduler" / "scheduler_config.json").write_text(json.dumps(said))
@@ -169,16 +185,18 @@ def test_a_folder_with_pickles_and_a_schedulers_word(files, loaded, tmp_path):
             load_checkpoint(path)
 
 
-def test_the_panel_finds_a_folder_and_its_family(files, tmp_path):
-    path = folder(tmp_path, "sdxl", files)
-    (entry,) = (entry for entry in Store([tmp_path]).scan() if entry.path == path)
-    assert (entry.kind, entry.family) == ("checkpoint", "SDXL")
-
-
 BROKEN_FOLDERS = {
     "no UNet": (lambda path: (path / "unet" / "config.json").unlink(), "holds no UNet"),
     "no weights": (lambda path: (path / "unet" / "diffusion_pytorch_model.safetensors").unlink(), "holds no weights of a unet"),
-    "in pieces": (lambda path: (path / "unet" / "diffusion_pytorch_model.safetensors").rename(path / "unet" / "a.index.json"), "in several files"),
+    "an index without its files": (lambda path: indexed(path, {"weight_map": {"a": "one.safetensors"}}), "one.safetensors' is missing, one of 1"),
+    "an index that names nothing": (lambda path: indexed(path, {"metadata": {}}), "does not say which files hold the weights"),
+    "an index of other things": (lambda path: indexed(path, {"weight_map": {"a": ["one.safetensors"]}}), "does not say which files hold the weights"),
+    "an index that leads elsewhere": (lambda path: indexed(path, {"weight_map": {"a": "../vae/diffusion_pytorch_model.safetensors"}}), "not beside it"),
+    "an index of itself": (lambda path: indexed(path, {"weight_map": {"a": INDEX_NAME}}), "not beside it"),
+    "an index that promises more": (lambda path: indexed(path, {"weight_map": {"no.such.tensor": "one.safetensors"}}, "one.safetensors"),
+                                    "lists 1 tensors that its files do not hold, e.g. no.such.tensor"),
+    "a tensor in two files": (lambda path: indexed(path, {"weight_map": {"conv_in.bias": "1.safetensors", "b": "2.safetensors"}},
+                                                   "1.safetensors", "2.safetensors"), "stands in two of its files"),
     "no text encoder": (lambda path: [file.unlink() for file in (path / "text_encoder").iterdir()] and (path / "text_encoder").rmdir(),
                         "has no text encoder|no text encoder: name one"),
     "a config that is none": (lambda path: (path / "unet" / "config.json").write_text("{"), "cannot be read"),
@@ -189,6 +207,18 @@ BROKEN_FOLDERS = {
     "a config of another class": (lambda path: reconfigured(path, _class_name="UNetSpatioTemporalConditionModel"), "which nbsd does not support"),
     "a config with a class embedding": (lambda path: reconfigured(path, class_embed_type="projection"), "of a kind that nbsd does not support"),
 }
+
+
+
+
+
+def indexed(path: Path, index: dict, *names: str) -> None:
+    """Put an index in the place of the UNet's file, and that file's bytes under these names."""
+    whole = path / "unet" / "diffusion_pytorch_model.safetensors"
+    for name in names:
+        (path / "unet" / name).write_bytes(whole.read_bytes())
+    whole.unlink()
+    (path / "unet" / INDEX_NAME).write_text(json.dumps(index))
 
 
 def reconfigured(path: Path, **changes) -> None:

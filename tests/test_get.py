@@ -122,6 +122,19 @@ def test_a_model_in_diffusers_layout_comes_as_a_folder(site, online, tmp_path):
     assert told[-1].done == told[-1].total == 8 * len(DATA)
 
 
+@pytest.mark.parametrize("kept, left", [
+    (["a.safetensors"], ["a.bin", "a.non_ema.safetensors"]),
+    (["a-1.safetensors", "a-2.safetensors", "a.safetensors.index.json"], ["a-1.bin", "a-2.bin", "a.bin.index.json"]),
+    (["a-1.fp16.safetensors", "a-2.fp16.safetensors", "a.safetensors.index.fp16.json"], ["a-1.safetensors", "a-2.safetensors", "a.safetensors.index.json"]),
+    (["a.fp16-1.safetensors", "a.fp16-2.safetensors", "a.safetensors.fp16.index.json"], ["a-1.safetensors", "a-2.safetensors", "a.safetensors.index.json"]),
+    (["a.fp16.safetensors"], ["a-1.safetensors", "a-2.safetensors", "a.safetensors.index.json"]),
+    (["a.safetensors"], ["a-1.safetensors", "a-2.safetensors", "a.safetensors.index.json"]),
+])  # fmt: skip
+def test_of_a_part_in_several_files_all_are_fetched_with_their_index(kept, left):
+    kept, left = ([f"unet/{name.replace('-1', '-00001-of-00002').replace('-2', '-00002-of-00002')}" for name in names] for names in (kept, left))
+    assert sorted(hub._diffusers_files(["model_index.json", *left, *kept])[1:]) == sorted(kept)
+
+
 def test_what_the_hub_has_not(site, online, tmp_path):
     repository(site, {"a.safetensors": 9})
     with pytest.raises(DownloadError, match="has no file 'b.safetensors': it has a.safetensors"):

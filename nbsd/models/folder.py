@@ -3,52 +3,51 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from nbsd.errors import ModelError, UnknownModelError, WrongFamilyError
 from nbsd.models import families
 from nbsd.models.families import Family
+from nbsd.models.sharded import read_json, shards_of
+from nbsd.models.weights import is_index
 
 INDEX, CONFIG = "model_index.json", "config.json"
-LONGEST_CONFIG = 1_000_000      # bytes; real ones have a few thousand
 MOST_LAYERS, WIDEST = 16, 8192
-# Names of a part's weights, the safe ones first; whole precision before half, as diffusers takes them by default.
-WEIGHTS = tuple(
-    f"{stem}{variant}.{ending}"
+PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
+# Names of a part's weights, the safe ones first; whole precision before half, as diffusers takes them by default. Behind each the names
+# of the index of weights in several files: a variant stands at one of three places in it, by the age of diffusers and transformers.
+WEIGHTS = tuple(dict.fromkeys(
+    name
     for ending, stems in (("safetensors", ("diffusion_pytorch_model", "model")), ("bin", ("diffusion_pytorch_model", "pytorch_model")))
     for stem in stems
     for variant in ("", ".fp16", ".bf16", ".fp32", ".non_ema")
-)  # fmt: skip
+    for name in (f"{stem}{variant}.{ending}", f"{stem}.{ending}{variant}.index.json", f"{stem}.{ending}.index{variant}.json",
+                 f"{stem}{variant}.{ending}.index.json")
+))  # fmt: skip
 
 
 def weights_file(folder: Path, part: str) -> Path:
-    """The weights of a part: in the folder of that name, or in the folder itself. Raises ModelError where there are none."""
+    """The weights of a part, or the index of several files: in the folder of that name, or in the folder itself. Raises ModelError."""
     places = [folder / part, folder]
     for place in places:
         for name in WEIGHTS:
             if (place / name).is_file():
                 return place / name
-    if any(place.is_dir() and any(place.glob("*.index.json")) for place in places):
-        raise ModelError(f"'{folder.name}' keeps its {part} in several files, which nbsd does not read: save it as one file.")
     raise ModelError(f"the folder '{folder.name}' holds no weights of a {part} (such as {part}/{WEIGHTS[0]}): download it whole, or choose another.")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A table from a small JSON file; empty where there is no such file. Raises ModelError for a broken one."""
-    try:
-        if path.stat().st_size > LONGEST_CONFIG:
-            raise ModelError(f"'{path.parent.name}/{path.name}' is too big to be a config: download it again.")
-        table = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"'{path.parent.name}/{path.name}' cannot be read ({str(error)[:80]}): download it again.") from error
-    if not isinstance(table, dict):
-        raise ModelError(f"'{path.parent.name}/{path.name}' is no table of settings: download it again.")
-    return table
+def size_of(folder: Path) -> int:
+    """Bytes of the weights that are read of a model in a folder; other versions beside them do not count."""
+    total = 0
+    for part in PARTS:
+        if (folder / part).is_dir():
+            with suppress(ModelError, OSError):
+                file = weights_file(folder, part)
+                total += sum(one.stat().st_size for one in (shards_of(file) if is_index(file) else [file]))
+    return total
 
 
 def is_model_folder(path: Path) -> bool:

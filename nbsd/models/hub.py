@@ -6,6 +6,7 @@ download does none of the three.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ from nbsd.errors import DownloadError
 from nbsd.hosts.secrets import NAMES, Secret
 from nbsd.models.links import ENDINGS, Hub, hub_endpoint, safe_name
 from nbsd.models.transfer import Offer
+from nbsd.models.weights import is_index
 
 TIMEOUT = 20.0              # seconds for a question about a repository
 LEAST = 100_000_000         # bytes; a checkpoint at the top of a repository is larger, a LoRA or a VAE need not be
 INDEX = "model_index.json"  # of a model in diffusers' layout
 PARTS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")    # the folders of it that are needed
 ALONE = (".safetensors", ".ckpt")
+SHARD = re.compile(r"-\d{5}-of-\d{5}")  # in the names of the files of one part
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,9 @@ def _offer(link: Hub, file: Any, commit: str, token: Secret | None, name: str) -
     lfs = getattr(file, "lfs", None)
     sha256 = (lfs.get("sha256") if isinstance(lfs, dict) else getattr(lfs, "sha256", None)) if lfs else None
     url = hf_hub_url(link.repo, file.rfilename, revision=commit, endpoint=hub_endpoint())
-    kept = "/".join(safe_name(part) for part in name.replace(".fp16.", ".").split("/"))
+    # diffusers finds the half-precision file by its plain name; an index names its files as they are.
+    plain = name if SHARD.search(name) or is_index(Path(name)) else name.replace(".fp16.", ".")
+    kept = "/".join(safe_name(part) for part in plain.split("/"))
     return Offer(url, kept, size=file.size, sha256=sha256, token=token, denied=_wants_token(link))
 
 
@@ -116,17 +121,32 @@ def _is_less(one: Any, other: Any) -> bool:
 
 
 def _diffusers_files(names: list[str]) -> list[str]:
-    """What a model in diffusers' layout needs: of each part its settings and one file of weights, the half-precision one where there is one."""
+    """What a model in diffusers' layout needs: of each part its settings and its weights, of half precision where there are such."""
     if INDEX not in names:
         return []
     wanted = [INDEX]
     for part in PARTS:
         inside = [name for name in names if name.startswith(f"{part}/") and name.count("/") == 1]
-        wanted += [name for name in inside if name.endswith((".json", ".txt"))]
-        weights = [name for name in inside if name.endswith(ENDINGS) and ".non_ema" not in name]
-        if weights:
-            wanted.append(min(weights, key=lambda name: (not name.endswith(".safetensors"), ".fp16." not in name, len(name), name)))
+        wanted += [name for name in inside if name.endswith((".json", ".txt")) and not is_index(Path(name))]
+        wanted += _weights(inside)
     return wanted
+
+
+def _weights(inside: list[str]) -> list[str]:
+    """The weights of a part: one file, or several with their index."""
+    whole: dict[str, list[str]] = {}        # what it would be called as one file -> its files
+    for name in inside:
+        if name.endswith(ENDINGS) and ".non_ema" not in name:
+            whole.setdefault(SHARD.sub("", name), []).append(name)
+    if not whole:
+        return []
+    chosen = min(whole, key=lambda name: (not name.endswith(".safetensors"), ".fp16." not in name, len(name), name))
+    if chosen in whole[chosen]:
+        return [chosen]
+    stem, _, ending = chosen.rpartition(".")
+    stem, _, variant = stem.partition(".")
+    return [*whole[chosen], *(name for name in inside if is_index(Path(name)) and name.startswith(stem)
+                              and {*name.split(".")[1:]} == {"index", "json", ending, *([variant] if variant else [])})]
 
 
 def _listed(files: dict[str, Any]) -> str:

@@ -41,7 +41,7 @@ class Checkpoint:
     own_prediction: str = "epsilon"     # the same, when nobody says otherwise
     zero_terminal_snr: bool = False     # whether it was trained down to pure noise: `alphas_cumprod` is to be rescaled
     vae_path: Path | None = None        # None: the VAE is the checkpoint's own
-    weights_path: Path | None = None    # of a folder: the UNet's file, which its hash is of
+    weights_path: Path | None = None    # of a folder: the UNet's file (of several the first), which its hash is of
 
     @property
     def text_encoder(self) -> Any:

@@ -40,9 +40,10 @@ from nbsd.models.keys import (
 )
 from nbsd.models.read import Reader
 from nbsd.models.shapes import text_config
+from nbsd.models.sharded import shards_of
 from nbsd.models.unet import make_unet
 from nbsd.models.vae import plan_own_vae, plan_vae_file
-from nbsd.models.weights import FLOATS, Weights, open_weights
+from nbsd.models.weights import FLOATS, Weights, is_index, open_weights
 
 ALPHAS = "alphas_cumprod"
 # How files say that they predict v: a tensor of that name (SDXL's anime descendants), or the trainer's note in the header.
@@ -63,7 +64,7 @@ class Plans:
     alphas: Tensor                      # [1000], float32
     prediction: str | None = None       # as the files say; None: they do not
     zero_terminal_snr: bool = False
-    weights_path: Path | None = None    # of a folder: the UNet's file
+    weights_path: Path | None = None    # of a folder: the UNet's file, or the first of several
 
 
 def plan_file(path: Path, vae: Path | None, text_encoder: str | Path | None) -> Plans:
@@ -191,7 +192,7 @@ def plan_folder(path: Path, vae: Path | None, text_encoder: str | Path | None) -
     trained = scheduler(path)
     return Plans(
         family, unet, autoencoder, texts, parts, _scheduled(path, trained), stated_by(trained),
-        trained.get("rescale_betas_zero_snr") is True, file,
+        trained.get("rescale_betas_zero_snr") is True, shards_of(file)[0] if is_index(file) else file,
     )  # fmt: skip
 
 

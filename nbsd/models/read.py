@@ -9,6 +9,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import BinaryIO
 
 import torch
@@ -32,16 +33,23 @@ Progress = Callable[[int, int], None]       # bytes read so far, bytes to read; 
 
 
 class Reader:
-    """Reads tensors of one file. Not for two threads at once: it has one place in the file and one buffer."""
+    """Reads tensors of a model file, or of several. Not for two threads at once: it has one place in a file and one buffer."""
 
     def __init__(self, weights: Weights) -> None:
         self._name = weights.path.name
-        self._file: BinaryIO = weights.path.open("rb", buffering=0)
         self._path = weights.path
+        self._files: dict[Path, BinaryIO] = {}
         self._buffer: Tensor | None = None
 
     def close(self) -> None:
-        self._file.close()
+        for file in self._files.values():
+            file.close()
+
+    def _file(self, stored: Stored) -> BinaryIO:
+        path = stored.file or self._path
+        if path not in self._files:
+            self._files[path] = path.open("rb", buffering=0)
+        return self._files[path]
 
     def read(self, stored: Stored, dtype: torch.dtype | None = None) -> Tensor:
         """The tensor in new memory, contiguous; `dtype`: converted to this, None: as it is stored."""
@@ -52,7 +60,7 @@ class Reader:
         if stored.member is not None:
             flat.copy_(self._unpacked(stored).view(source))
         elif flat.dtype == source:
-            self._fill(flat, stored.start)
+            self._fill(flat, stored, stored.start)
         else:
             self._convert(flat, source, stored)
         if stored.stride is None:
@@ -66,25 +74,25 @@ class Reader:
         for first in range(0, stored.span, CHUNK):
             part = flat[first: first + CHUNK]
             raw = self._buffer[: part.numel() * size].view(source)
-            self._fill(raw, stored.start + first * size)
+            self._fill(raw, stored, stored.start + first * size)
             part.copy_(raw)
 
-    def _fill(self, flat: Tensor, start: int) -> None:
-        """Read the bytes from `start` on into a contiguous tensor."""
+    def _fill(self, flat: Tensor, stored: Stored, start: int) -> None:
+        """Read the bytes from `start` on, in the file of a tensor, into a contiguous one."""
         if not flat.numel():
             return
-        view = flat.view(torch.uint8).numpy().data
-        self._file.seek(start)
+        view, file = flat.view(torch.uint8).numpy().data, self._file(stored)
+        file.seek(start)
         done = 0
         while done < len(view):
-            got = self._file.readinto(view[done:])  # type: ignore[attr-defined]
+            got = file.readinto(view[done:])  # type: ignore[attr-defined]
             if not got:
                 raise ModelError(f"'{self._name}' ended while it was read: it was changed or is cut off. Download it again.")
             done += got
 
     def _unpacked(self, stored: Stored) -> Tensor:
         try:
-            with zipfile.ZipFile(self._path) as archive, archive.open(stored.member or "") as member:
+            with zipfile.ZipFile(stored.file or self._path) as archive, archive.open(stored.member or "") as member:
                 member.read(stored.start)
                 raw = bytearray(member.read(stored.nbytes))
         except (zipfile.BadZipFile, EOFError, RuntimeError, ValueError, zlib.error) as error:
@@ -120,7 +128,7 @@ def read_many(
     pool = ThreadPoolExecutor(threads, thread_name_prefix="nbsd-read")
     try:
         # In the order of the file, which is the fastest way over a disk.
-        for name, future in _ahead(pool, work, sorted(wanted.items(), key=lambda item: item[1].start), 4 * threads):
+        for name, future in _ahead(pool, work, sorted(wanted.items(), key=_place), 4 * threads):
             made[name] = future.result()
             done += wanted[name].nbytes
             if on_progress:
@@ -132,6 +140,10 @@ def read_many(
         for reader in readers:
             reader.close()
     return made
+
+
+def _place(item: tuple[str, Stored]) -> tuple[str, int]:
+    return str(item[1].file or ""), item[1].start
 
 
 def _ahead(

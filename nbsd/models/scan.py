@@ -14,11 +14,11 @@ from nbsd.errors import ModelError
 from nbsd.models import hashes
 from nbsd.models.cache import CACHE
 from nbsd.models.detect import CHECKPOINT, UNKNOWN, family_words, kind_of, lora_family
-from nbsd.models.folder import folder_family
+from nbsd.models.folder import CONFIG, folder_family, size_of
 from nbsd.models.links import ENDINGS
 from nbsd.models.weights import open_weights
 
-RULES = 5       # raised when detection changes, so that what was remembered is found out anew
+RULES = 6       # raised when detection changes, so that what was remembered is found out anew
 INDEX = "model_index.json"      # a folder with this file is one model, in diffusers' layout
 HUB_REPO = "models--"           # what a folder of the hub's cache begins with
 QUICK = 2_000_000               # bytes that are hashed at once
@@ -95,7 +95,7 @@ def _below(folder: Path) -> Iterator[Path]:
             inner.clear()
             continue
         seen.add(real)
-        if INDEX in names:
+        if INDEX in names or ("unet" in inner and os.path.isfile(os.path.join(root, "unet", CONFIG))):
             inner.clear()
             yield Path(root)
             continue
@@ -124,8 +124,7 @@ def _look(path: Path) -> dict[str, Any]:
 
 
 def _look_at_folder(path: Path) -> dict[str, Any]:
-    size = sum(os.path.getsize(file) for file in path.rglob("*") if file.suffix in ENDINGS and file.is_file())
-    return {"kind": CHECKPOINT, "family": folder_family(path).name, "size": size}
+    return {"kind": CHECKPOINT, "family": folder_family(path).name, "size": size_of(path)}
 
 
 def _names(found: list[Path]) -> dict[Path, str]:

@@ -35,6 +35,7 @@ class Stored:
     start: int                              # bytes from the start of the file, or of `member` once unpacked
     stride: tuple[int, ...] | None = None   # elements; None: packed, the last dimension fastest
     member: str | None = None               # the compressed zip member that holds it; None: it lies in the file as it is
+    file: Path | None = None                # the file that holds it where there are several; None: that of its `Weights`
 
     @property
     def count(self) -> int:
@@ -69,12 +70,16 @@ class Weights:
 
 
 def open_weights(path: str | Path) -> Weights:
-    """Open a model file of either format: safetensors, or a torch pickle (zip or legacy).
+    """Open a model file of either format, safetensors or a torch pickle (zip or legacy), or several by their index.
 
     Only headers are read. Raises ModelError with the reason for everything that is no such file.
     """
     path = Path(path)
     size = check_file(path)
+    if is_index(path):
+        from nbsd.models.sharded import open_sharded
+
+        return open_sharded(path)
     with path.open("rb") as file:
         start = file.read(LONGEST_POINTER)
     if not is_safetensors(start):       # first: the length that these files start with may be any two bytes, "PK" too
@@ -119,6 +124,11 @@ def missing(path: Path) -> str:
     near = get_close_matches(path.name, names, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(repr(name) for name in near)}?" if near else " Check the name."
     return f"there is no file '{path.name}' in '{folder.absolute()}'.{hint}"
+
+
+def is_index(path: Path) -> bool:
+    """Whether a file, by its name, lists the files that hold the weights: diffusion_pytorch_model.safetensors.index.json."""
+    return path.name.endswith(".json") and ".index." in path.name
 
 
 def is_safetensors(start: bytes) -> bool:
