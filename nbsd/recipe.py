@@ -26,6 +26,7 @@ class Img2Img:
     extra_noise: float = 0.0                # 0 to 1
     color_correction: bool = False
     exact_steps: bool = False
+    image_cfg_scale: float = 1.5            # of InstructPix2Pix models, 0 to 3: how closely the given picture is followed
     background: str = "#ffffff"             # the colour behind what is transparent in the given picture
     image_hash: str = ""                    # of the given picture (MD5 of its pixels); a made picture's recipe has it
 
@@ -54,6 +55,11 @@ class Inpaint:
     overlay: bool = True
     round_mask: bool = True
     soft: Soft | None = None
+
+    @property
+    def rounds(self) -> bool:
+        """Whether each place is changed all or not at all."""
+        return self.round_mask and self.soft is None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +137,7 @@ class Recipe:
     unipc_order: int = 3
     unipc_lower_order_final: bool = True
     tiling: bool = False
+    mask_weight: float = 1.0                # of models made for inpainting, 0 to 1: how well the part to change is hidden from them
     rules: str = TODAY                      # TODAY or OF_2022, where the two sample differently
     img2img: Img2Img | None = None
     inpaint: Inpaint | None = None

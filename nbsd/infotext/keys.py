@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nbsd.infotext import rules
-from nbsd.recipe import OF_2022, TODAY, Recipe, join_title, split_title
+from nbsd.recipe import OF_2022, TODAY, Img2Img, Recipe, join_title, split_title
 
 Draft = dict[str, Any]      # what was read so far: path of a field -> value
 
@@ -185,7 +185,7 @@ KEYS: tuple[Key, ...] = (
     Key("Sampler", ("sampler", "schedule"), rules.sampler_text, lambda draft, text: draft.update(sampler=text), always),
     Key("Schedule type", ("schedule",), rules.schedule_text, lambda draft, text: draft.update(schedule=text), always),
     value("CFG scale", "cfg_scale", number, always),
-    *_place("Image CFG scale"),
+    value("Image CFG scale", "img2img.image_cfg_scale", number, _changed("img2img.image_cfg_scale", Img2Img.image_cfg_scale)),
     value("Seed", "seed", seed, always),
     *_place("Face restoration"),
     size("Size", "width", "height"),
@@ -197,7 +197,7 @@ KEYS: tuple[Key, ...] = (
     value("Variation seed strength", "variation_strength", number, lambda recipe: recipe.variation_strength != 0),
     size("Seed resize from", "seed_resize_width", "seed_resize_height", lambda r: r.seed_resize_width > 0 and r.seed_resize_height > 0),
     _strength(),
-    *_place("Conditional mask weight"),
+    value("Conditional mask weight", "mask_weight", number, _changed("mask_weight", Recipe.mask_weight)),
     value("Clip skip", "clip_skip", whole, lambda recipe: recipe.clip_skip > 1),
     value("ENSD", "ensd", whole, rules.says_ensd),
     *_place("Token merging ratio", "Token merging ratio hr"),

@@ -79,8 +79,9 @@ HIGH_SCORE, LOW_SCORE = 6.0, 2.5
 
 # Channels that the UNet reads, and what a model that reads so many is for: the latent alone; with an edited picture's latent
 # beside it; with a mask and a masked picture's latent.
+LATENT = 4      # channels of a latent
 PLAIN, EDITING, INPAINTING = "", "editing", "inpainting"
-PURPOSES: dict[int, str] = {4: PLAIN, 8: EDITING, 9: INPAINTING}
+PURPOSES: dict[int, str] = {LATENT: PLAIN, 2 * LATENT: EDITING, 2 * LATENT + 1: INPAINTING}
 
 
 def _known(name: str) -> Family:

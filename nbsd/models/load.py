@@ -106,7 +106,8 @@ def load_checkpoint(
     )
     for part, module, plan in zip(plans.parts, texts, plans.texts, strict=True):
         use_positions(module, plan.weights, part.prefix, device)
-    own = plans.prediction or (ask(unet) if plans.family.prediction_asked else plans.family.prediction)
+    asked = plans.family.prediction_asked and not PURPOSES[int(unet.config.in_channels)]     # SD 2 for inpainting predicts noise
+    own = plans.prediction or (ask(unet) if asked else plans.family.prediction)
     return Checkpoint(
         path=path, family=plans.family, unet=unet, vae=autoencoder, text_encoders=tuple(texts), text_parts=plans.parts,
         alphas_cumprod=plans.alphas, prediction=prediction or own, own_prediction=own, zero_terminal_snr=plans.zero_terminal_snr, vae_path=vae_path,

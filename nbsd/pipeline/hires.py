@@ -12,7 +12,9 @@ from torch.nn import functional
 
 from nbsd.events import Event
 from nbsd.images import to_pil
+from nbsd.models.families import INPAINTING
 from nbsd.names import LATENT_UPSCALERS
+from nbsd.pipeline.beside import beside, masked_picture
 from nbsd.pipeline.img2img import Ground, encode
 from nbsd.pipeline.passes import Pass, Watched
 from nbsd.pipeline.sizes import PIXELS_PER_LATENT, HiresSize, final_size, hires_size, hires_size_2022
@@ -43,8 +45,17 @@ class SecondPass:
         second = [second_recipe(one) for one in batch]
         start = self._enlarged(latents, batch[0], watched, decode)
         with self.model.with_networks(self.networks):
-            run = Pass(self.model, second, watched, first_calls=planned_calls(batch[0]))
+            run = Pass(self.model, second, watched, first_calls=planned_calls(batch[0]), beside=self._beside(start, second[0], decode))
             return run.from_latent(Ground(start), self._hires.denoising_strength, exact=True, extra_noise=self._hires.extra_noise)
+
+    @torch.inference_mode()
+    def _beside(self, start: Tensor, recipe: Recipe, decode: Decode) -> Tensor | None:
+        """As `beside`; where a model made for inpainting sees through what hides the picture, it sees the enlarged one."""
+        if self.model.checkpoint.purpose != INPAINTING or recipe.mask_weight == 1:
+            return beside(self.model, recipe)
+        everything = torch.ones(1, 1, recipe.height, recipe.width)
+        pixels = [decode(self.model, latent)[None].float().cpu() for latent in start]
+        return torch.cat([masked_picture(self.model, one, everything, recipe) for one in pixels])
 
     @torch.inference_mode()
     def _enlarged(self, latents: Tensor, recipe: Recipe, watched: Watched, decode: Decode) -> Tensor:

@@ -90,7 +90,7 @@ def prepare(recipe: Recipe, image: Image.Image, mask: Image.Image | None) -> Giv
 
 def _painted(mask: Image.Image, how: Inpaint, gaussian: bool) -> Image.Image:
     """The mask as it counts: read, turned around and blurred. `gaussian`: by Pillow, as in October 2022."""
-    found = masks.read_mask(mask, rounded=how.round_mask and how.soft is None)
+    found = masks.read_mask(mask, rounded=how.rounds)
     if how.invert:
         found = ImageOps.invert(found)
     masks.require_painted(found, how.invert)
@@ -159,7 +159,7 @@ def ground(model: Model, given: Given, batch: Sequence[Recipe]) -> Ground:
     latent = latent.repeat(len(batch), 1, 1, 1)
     if given.mask is None or recipe.inpaint is None:
         return Ground(latent)
-    change = latent_mask(given.mask, places, rounded=recipe.inpaint.round_mask and recipe.inpaint.soft is None).to(device)
+    change = latent_mask(given.mask, places, rounded=recipe.inpaint.rounds).to(device)
     if recipe.inpaint.fill == LATENT_NOISE:
         noise = torch.stack([stream(recipe.rng, one.seed, device).randn(latent.shape[1:]) for one in batch]).to(device)
         latent = latent * (1 - change) + noise * change
@@ -174,14 +174,19 @@ def latent_mask(mask: Image.Image, places: tuple[int, int], *, rounded: bool = T
     return torch.from_numpy(np.around(small) if rounded else small)[None, None]
 
 
-@torch.inference_mode()
 def encode(model: Model, images: Sequence[Image.Image], *, tiling: bool = False) -> Tensor:
-    """The latents [B, 4, h, w] of RGB pictures of one size, one picture at a time.
+    """The latents [B, 4, h, w] of RGB pictures of one size."""
+    return encode_tensors(model, [tensor_of(image) for image in images], tiling=tiling)
+
+
+@torch.inference_mode()
+def encode_tensors(model: Model, images: Sequence[Tensor], *, tiling: bool = False) -> Tensor:
+    """The latents [B, 4, h, w] of pictures [1, 3, H, W] of one size, -1 to 1, one picture at a time.
 
     The middle of what the VAE says is possible, where the web UI draws from it without a seed: a picture can be made again.
     """
     with memory_errors("reading the picture"), circular(tiling, model.checkpoint.vae):
-        given = [tensor_of(image).to(model.compute.device) for image in images]
+        given = [image.to(model.compute.device) for image in images]
         latents = torch.cat([model.encode(one, whole=tiling) for one in given])
         if not latents.isfinite().all() and model.widen_vae():
             latents = torch.cat([model.encode(one, whole=tiling) for one in given])

@@ -13,6 +13,7 @@ from nbsd.errors import Skipped
 from nbsd.events import Event, Note
 from nbsd.images import read_picture, to_pil
 from nbsd.picture import Picture
+from nbsd.pipeline.beside import beside
 from nbsd.pipeline.check import check
 from nbsd.pipeline.compute import memory_errors
 from nbsd.pipeline.hires import SecondPass
@@ -79,6 +80,7 @@ def make(
     second = SecondPass(model, recipe, report) if recipe.hires else None
     final = second.model if second else model
     model.start_hashing()
+    shown = beside(model, recipe, given)
     progress = Watch(recipe, count, batch_size, report, preview, model.checkpoint.family)
 
     def tile(done: int, of: int) -> None:
@@ -92,7 +94,7 @@ def make(
         watched.used.clear()
         try:
             with model.with_networks(networks):
-                latents = sample(model, batch, given, watched, batch_seeds)
+                latents = sample(model, batch, given, watched, batch_seeds, shown)
             if second is not None:
                 latents = second.run(latents, batch, watched, partial(pixels, report=report, tiling=recipe.tiling, check=control.check))
             for one, latent in zip(batch, latents, strict=True):
@@ -106,9 +108,11 @@ def make(
             continue
 
 
-def sample(model: Model, batch: Sequence[Recipe], given: Given | None, watched: Watched, batch_seeds: bool = True) -> Tensor:
-    """The latents [B, 4, h, w] of a batch, float32 on the model's device."""
-    run, how = Pass(model, batch, watched, batch_seeds=batch_seeds), batch[0].img2img
+def sample(
+    model: Model, batch: Sequence[Recipe], given: Given | None, watched: Watched, batch_seeds: bool = True, shown: Tensor | None = None
+) -> Tensor:
+    """The latents [B, 4, h, w] of a batch, float32 on the model's device. `shown`: what `beside` gave."""
+    run, how = Pass(model, batch, watched, batch_seeds=batch_seeds, beside=shown), batch[0].img2img
     if given is None or how is None:
         return run.from_noise()
     return run.from_latent(

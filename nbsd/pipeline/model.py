@@ -19,6 +19,7 @@ from nbsd.infotext.rules import in_effect
 from nbsd.models import first
 from nbsd.models.beside import is_word
 from nbsd.models.detect import EMBEDDING
+from nbsd.models.families import EDITING, INPAINTING
 from nbsd.models.load import load_checkpoint
 from nbsd.models.pictured import pictured_in, pictured_name
 from nbsd.models.scan import places
@@ -32,7 +33,7 @@ from nbsd.pipeline.fetched import here
 from nbsd.pipeline.make import Control, ignore, make
 from nbsd.pipeline.networks import Networks, Prepared, with_pairs
 from nbsd.pipeline.texts import Texts, encoders_of
-from nbsd.recipe import Recipe, join_title, split_title
+from nbsd.recipe import Img2Img, Recipe, join_title, split_title
 from nbsd.sampling import Step
 from nbsd.sampling.parametrize import NoiseTable, downcast, zero_terminal_snr
 
@@ -112,6 +113,11 @@ class Model:
     def name(self) -> str:
         return self.checkpoint.name
 
+    @property
+    def edits(self) -> bool:
+        """Whether it is an InstructPix2Pix model, which is shown the picture that it changes."""
+        return self.checkpoint.purpose == EDITING
+
     def __repr__(self) -> str:
         return f"<nbsd model {self.name!r}, {self.checkpoint.family.name}, {self.compute.words}>"
 
@@ -170,8 +176,6 @@ class Model:
 
     def require(self, recipe: Recipe) -> None:
         """Raise RecipeError where the recipe asks for what this model has not."""
-        if self.checkpoint.purpose:
-            raise RecipeError(f"{self.name} is made for {self.checkpoint.purpose}, which nbsd does not do yet: choose another model")
         if self.checkpoint.text_parts[0].layer:     # of the model's own choice; the web UI takes no notice of clip skip then either
             return
         layers = self.checkpoint.text_encoder.config.num_hidden_layers
@@ -189,7 +193,7 @@ class Model:
                 self.texts.networks = ()
 
     def predict(self, x: Tensor, t: Tensor, context: Tensor, vector: Tensor | None = None) -> Tensor:
-        """The UNet's answer [N, 4, h, w], float32, to x [N, 4, h, w] at time steps t [N] with contexts [N, 77 k, width].
+        """The UNet's answer [N, 4, h, w], float32, to x [N, 4 or more, h, w] at time steps t [N] with contexts [N, 77 k, width].
 
         `vector` [N, d]: of SDXL, the pooled texts and behind them the numbers of its family.
         """
@@ -255,10 +259,23 @@ class Model:
         self.start_hashing()
         assert self._hash is not None
         vae = join_title(self.checkpoint.vae_name or "", self.checkpoint.vae_hash or "")
-        effective = recipe if used is None else in_effect(recipe, used)
+        effective, shown = self._shown(recipe if used is None else in_effect(recipe, used))
         signed = replace(effective, model=join_title(self.name, self._hash.result()), vae=vae)
         hashes = ", ".join(dict.fromkeys(one.signature for one in (networks, second) if one is not None and one.signature))
-        return with_pairs(signed, {"Lora hashes": hashes, "TI hashes": self.texts.signature(recipe)})
+        return with_pairs(signed, {**shown, "Lora hashes": hashes, "TI hashes": self.texts.signature(recipe)})
+
+    def _shown(self, recipe: Recipe) -> tuple[Recipe, dict[str, str]]:
+        """The recipe without settings of what other models read beside the latents, and the pairs that are said of what this one does."""
+        purpose, how, said = self.checkpoint.purpose, recipe.img2img, {"Conditional mask weight": "", "Image CFG scale": ""}
+        if purpose == INPAINTING:
+            said["Conditional mask weight"] = str(recipe.mask_weight)
+        elif recipe.mask_weight != Recipe.mask_weight:
+            recipe = replace(recipe, mask_weight=Recipe.mask_weight)
+        if how and purpose == EDITING:
+            said["Image CFG scale"] = str(how.image_cfg_scale)
+        elif how and how.image_cfg_scale != Img2Img.image_cfg_scale:
+            recipe = replace(recipe, img2img=replace(how, image_cfg_scale=Img2Img.image_cfg_scale))
+        return recipe, said
 
 
 class Shelf:

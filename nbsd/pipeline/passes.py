@@ -44,12 +44,14 @@ class Pass:
     """One run of the first recipe's sampler over a batch of recipes that differ in their seeds only."""
 
     def __init__(
-        self, model: Model, batch: Sequence[Recipe], watched: Watched, *, first_calls: int | None = None, batch_seeds: bool = True
+        self, model: Model, batch: Sequence[Recipe], watched: Watched, *, first_calls: int | None = None, batch_seeds: bool = True,
+        beside: Tensor | None = None,
     ) -> None:
         """`first_calls`: in the hires fix's second pass, the calls that the timelines of the first one were laid out for.
 
-        `batch_seeds`: as in `make.make`.
+        `batch_seeds`: as in `make.make`. `beside` [B or 1, k, h, w]: what the UNet reads behind the latents, see `beside.py`.
         """
+        self._beside = beside
         self._batch_seeds = batch_seeds
         self._model, self._batch, self._watched, self._first_calls = model, batch, watched, first_calls
         self._recipe, self._device = batch[0], model.compute.device
@@ -138,6 +140,7 @@ class Pass:
             [positive] * count, [negative] * count, cfg_scale=recipe.cfg_scale / self.sampler.cfg_divisor,
             planned_calls=planned_calls(replace(recipe, steps=steps)), pad_conds=pad_conds, empty=empty,
             skip_early_cfg=recipe.skip_early_cfg, ngms=recipe.ngms, ngms_all_steps=recipe.ngms_all_steps,
+            beside=self._beside, image_scale=recipe.img2img.image_cfg_scale if recipe.img2img and self._model.edits else 1.0,
         )
 
 

@@ -2,6 +2,8 @@
 
 The answer is uncond + sum of weight * scale * (part - uncond), over the parts that AND joins; in x0 for the k-diffusion samplers, in
 noise for the timestep samplers. Which text is asked when, what is padded and when the negative prompt is left out are the web UI's rules.
+Models that edit a picture are guided by the picture too: unseen + image scale * (uncond - unseen) takes uncond's place at the front, where
+unseen is the answer to the negative prompt without the picture (Brooks et al. 2023, arXiv:2211.09800, equation 3).
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from torch import Tensor
 from nbsd.sampling.parametrize import Parametrization
 
 GuidedUnet = Callable[..., Tensor]
-"""(x [N, 4, h, w] float32, t [N] float32, context [N, 77 k, width]) -> prediction, shape of x, any float type. Where the texts have
+"""(x [N, 4 + k, h, w] float32, t [N] float32, context [N, 77 n, width]) -> prediction [N, 4, h, w], any float type. Where the texts have
 a vector, a fourth argument: it [N, d]."""
 
 
@@ -78,6 +80,8 @@ class Guidance:
         skip_early_cfg: float = 0.0,
         ngms: float = 0.0,
         ngms_all_steps: bool = False,
+        beside: Tensor | None = None,
+        image_scale: float = 1.0,
     ) -> None:
         """`positive`: for each picture its AND parts. `negative`: for each picture its timeline.
 
@@ -85,6 +89,8 @@ class Guidance:
         `pad_conds`: "off"; "on" pads the shorter side with `empty` [77, width], the vectors of the empty prompt; "v0" repeats or
         cuts the negative. `skip_early_cfg`: share of the planned calls without negative prompt. `ngms`: below this sigma (time
         step, for the timestep samplers) every other call leaves it out, or every one (`ngms_all_steps`).
+        `beside` [B or 1, k, h, w]: what the UNet reads behind the latents. `image_scale`: how closely the picture in it is followed;
+        at 1 it is a part of the question like any other.
         """
         self._unet, self._how, self._scale, self._planned = unet, how, cfg_scale, planned_calls
         self._parts = [part for parts in positive for part in parts]
@@ -92,6 +98,7 @@ class Guidance:
         self._negative = list(negative)
         self._pad_conds, self._empty = pad_conds, empty
         self._skip_early, self._ngms, self._ngms_all = skip_early_cfg, ngms, ngms_all_steps
+        self._beside, self._image_scale = beside, image_scale
         self._chosen: tuple[int, ...] = ()
         self._batch: Batch | None = None
         self._uncond: Tensor | None = None
@@ -102,6 +109,7 @@ class Guidance:
         """The guided answer for x [B, 4, h, w] at a noise level, or at a time step for a timestep sampler."""
         texts, alone = self._texts(), self._leaves_out_negative(at)
         x_in, t = self._how.prepare(x, at)
+        x_in, blind = self._with_beside(x_in)
         rows, rows_in = self._per_part(x), self._per_part(x_in)
         if alone:
             parts = self._how.finish(rows, at, self._ask(rows_in, t, texts.parts))
@@ -117,8 +125,11 @@ class Guidance:
             answers = self._how.finish(torch.cat([rows, x]), at, predictions)
             parts, uncond, scale = answers[: len(rows)], answers[len(rows) :], self._scale
         self.calls += 1
-        self._uncond = uncond
-        guided = uncond.clone()
+        unseen = uncond
+        if blind is not None and not alone:
+            unseen = self._how.finish(x, at, self._ask(blind, t, texts.uncond))
+        self._uncond = unseen
+        guided = unseen + self._image_scale * (uncond - unseen) if unseen is not uncond else uncond.clone()
         for row, (picture, part) in enumerate(zip(self._owners, self._parts, strict=True)):
             guided[picture] += (parts[row] - uncond[picture]) * (part.weight * scale)
         return guided
@@ -134,6 +145,13 @@ class Guidance:
         said = (told.context,) if told.vector is None else told
         return self._unet(x, times, *said).to(x.dtype)
 
+    def _with_beside(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The UNet's input, and the same without the picture to edit where that has a scale of its own."""
+        if self._beside is None:
+            return x, None
+        behind = self._beside.expand(len(x), -1, -1, -1)
+        return torch.cat([x, behind], dim=1), torch.cat([x, behind * 0], dim=1) if self._image_scale != 1 else None
+
     def _per_part(self, x: Tensor) -> Tensor:
         """x with each picture as often as it has parts."""
         if self._owners == list(range(len(x))):
@@ -144,7 +162,7 @@ class Guidance:
         if self._skip_early and self.calls / self._planned <= self._skip_early:
             self.used.add("Skip Early CFG")
             return True
-        if (self.calls % 2 or self._ngms_all) and self._ngms > 0 and at < self._ngms:
+        if (self.calls % 2 or self._ngms_all) and self._ngms > 0 and at < self._ngms and self._image_scale == 1:
             self.used.update(("NGMS", "NGMS all steps") if self._ngms_all else ("NGMS",))
             return True
         return False

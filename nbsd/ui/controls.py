@@ -82,6 +82,8 @@ CONTROLS: tuple[Control, ...] = (
 
     Control("ngms", "NGMS", "number", "Guidance", step=0.1, tip="Negative guidance minimum sigma"),
     Control("skip_early_cfg", "Skip early CFG", "number", "Guidance", step=0.05, tip="Share of the steps, 0 to 1"),
+    Control("mask_weight", "Inpainting conditioning mask strength", "number", "Guidance", step=0.05,
+            tip="0 to 1, of models made for inpainting: how well what is to change is hidden from them"),
     Control("ngms_all_steps", "NGMS on all steps", "yes", "Guidance"),
 
     Control("unipc_variant", "UniPC variant", "choice", "UniPC", choices=_same("bh1", "bh2", "vary_coeff")),

@@ -13,7 +13,7 @@ from nbsd.pipeline.extras import Enlarging
 from nbsd.recipe import Recipe
 from nbsd.ui import paste
 from nbsd.ui.editor import Editor, set_class
-from nbsd.ui.modes import EXTRAS, EXTRAS_ROWS, IMG2IMG, INPAINT, INPAINT_ROWS, SOFT_ROWS, Modes
+from nbsd.ui.modes import EXTRAS, EXTRAS_ROWS, IMG2IMG, IMG2IMG_ROWS, INPAINT, INPAINT_ROWS, SOFT_ROWS, Modes
 from nbsd.ui.parts import Parts
 from nbsd.ui.source import Source, on_white
 
@@ -150,7 +150,7 @@ class Given:
         by_field = self.modes.by_field
         head = parts.row(self.source.about, self.size, name="nbsd-tail")
         source = parts.column("nbsd-source", *self.source.rows, head, self.source.preview)
-        strength = parts.row(by_field["img2img.denoising_strength"], by_field["img2img.resize_mode"], name="nbsd-only-change")
+        strength = parts.row(*(by_field[row.field] for row in IMG2IMG_ROWS[:3]), name="nbsd-only-change")
         mask_file = parts.row(self.mask_upload, self.mask_path, name="nbsd-tail-right")
         rows = [by_field[row.field] for row in INPAINT_ROWS[:5]]
         soft = parts.make(w.Box, "nbsd-group", "nbsd-soft-group", children=[by_field[row.field] for row in SOFT_ROWS])

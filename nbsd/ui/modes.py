@@ -30,6 +30,8 @@ IMG2IMG_ROWS: tuple[Control, ...] = (
             tip="0 to 1: how much may change; 0 gives the picture back, 1 ignores it"),
     Control("img2img.resize_mode", "Resize mode", "choice", choices=same(*RESIZE_MODES),
             tip="What happens when the picture is not as large as Settings say"),
+    Control("img2img.image_cfg_scale", "Image CFG scale", "number", step=0.05, more_classes=("nbsd-only-edit",),
+            tip="0 to 3, of InstructPix2Pix models: how closely the picture is followed"),
     Control("img2img.noise_multiplier", "Noise multiplier", "number", step=0.01, tip="1 is usual; less is flatter"),
     Control("img2img.extra_noise", "Extra noise", "number", step=0.01),
     Control("img2img.background", "Behind transparency", "text", tip="The colour behind what is transparent in the picture, as #ffffff"),

@@ -7,10 +7,12 @@ import html
 import ipywidgets as w
 from PIL import Image
 
+from nbsd.recipe import Img2Img
 from nbsd.ui.again import Again
 from nbsd.ui.catalog import Catalog
 from nbsd.ui.controls import CONTROLS, JOB
 from nbsd.ui.dialects import Dialects
+from nbsd.ui.editor import set_class
 from nbsd.ui.fills import Fills
 from nbsd.ui.form import RANDOM, Form
 from nbsd.ui.given import Given
@@ -23,6 +25,7 @@ from nbsd.ui.style_modes import MODES_CSS
 from nbsd.ui.view import View
 
 OTHER_SIZE = "Other"
+EDITING = " editing"    # how the family of an InstructPix2Pix model ends, see models.detect
 SIZES = ((512, 512), (512, 768), (768, 512), (640, 640), (640, 960), (960, 640), (768, 768), (768, 1024), (1024, 768), (1024, 1024))
 EXAMPLE = """masterpiece, 1girl ...
 Negative prompt: lowres ...
@@ -155,6 +158,8 @@ class Panel:
         self._offer_result()
         for switch in (form.modes.mode, form.modes.hires, form.modes.soft, self.given.sketching):
             switch.observe(lambda _: self._dress(), "value")
+        form["img2img.image_cfg_scale"].observe(lambda _: self._dress(), "value")
+        form.model.widget.observe(lambda _: self._dress(), ["value", "options"])     # a list that comes later knows what the model is for
         self._dress()
         form.watch(self._follow)
         self._follow()
@@ -186,13 +191,11 @@ class Panel:
     def _dress(self) -> None:
         """Show the controls of the mode and of what is switched on; the style sheet knows which."""
         modes = self.form.modes
-        on = {f"nbsd-in-{modes.mode.value}"} | {name for name, box in (("nbsd-with-hires", modes.hires), ("nbsd-with-soft", modes.soft))
-                                               if box.value}
-        for name in (*(f"nbsd-in-{mode}" for mode in MODES), "nbsd-with-hires", "nbsd-with-soft"):
-            if name in on:
-                self.widget.add_class(name)
-            else:
-                self.widget.remove_class(name)
+        edits = self.form.model.family.endswith(EDITING) or self.form["img2img.image_cfg_scale"].value != Img2Img.image_cfg_scale
+        on = {**{f"nbsd-in-{mode}": mode == modes.mode.value for mode in MODES},
+              "nbsd-with-hires": modes.hires.value, "nbsd-with-soft": modes.soft.value, "nbsd-with-edit": edits}
+        for name, shown in on.items():
+            set_class(self.widget, name, shown)
         self.given.follow()
 
     def _swap(self) -> None:

@@ -46,6 +46,11 @@ class Picker:
     def value(self, value: str | None) -> None:
         self._show(self._learned.get(value, value) if value else NONE)
 
+    @property
+    def family(self) -> str:
+        """Of the chosen file, and what it is made for: "SD 1 inpainting"; empty where that is not known."""
+        return next((file.family for file in self._files if self.widget.value in (file.value, file.title)), "")
+
     def learn(self, name: str, value: str) -> None:
         """`name` (as a finished picture has it: name and hash) is the file that this picker calls `value`."""
         self._learned[name] = value
