@@ -30,7 +30,7 @@ WRONG = [
     ({"img2img": Img2Img(denoising_strength=0.001, exact_steps=True)}, "img2img denoising_strength is 0.001: 20 steps of so little"),
     ({"inpaint": Inpaint(mask_blur=2.5)}, "inpaint mask_blur is 2.5: use a whole number"),
     ({"inpaint": Inpaint(fill="latent noice")}, "no inpaint fill is called 'latent noice'; did you mean 'latent noise'?"),
-    ({"inpaint": Inpaint(soft=Soft())}, "soft inpainting is not supported yet"),
+    ({"inpaint": Inpaint(soft=Soft(transition_contrast_boost=0))}, "inpaint soft transition_contrast_boost is 0: use a value from 1 to 32"),
     ({"hires": Hires(scale=0.5)}, "hires scale is 0.5: use a value from 1 to 8"),
     ({"hires": Hires(scale=8), "width": 2048}, "the hires fix would make 16384x4096: choose a size from 64 to 8192 pixels"),
     ({"hires": Hires(width=64, height=16)}, "the hires fix would make 64x16"),

@@ -164,6 +164,15 @@ def laid_over(image: Image.Image, overlay: Image.Image, box: Box | None = None) 
     return below.convert("RGB")
 
 
+def placed(mask: Image.Image, box: Box | None, size: tuple[int, int]) -> Image.Image:
+    """A mask of the part of a picture in a box as a mask of all of it, black around; without a box it is one already."""
+    if box is None:
+        return mask
+    whole = Image.new("L", size)
+    whole.paste(resize(mask, (box[2] - box[0], box[3] - box[1]), CROP).convert("L"), box[:2])
+    return whole
+
+
 def flattened(image: Image.Image, background: str) -> Image.Image:
     """RGB, with a colour where the picture is transparent."""
     if image.mode != "RGBA":

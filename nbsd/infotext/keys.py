@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from nbsd.infotext import rules
@@ -150,7 +150,11 @@ def _pad(key: str, mode: str) -> Key:
 
 
 def _soft(key: str, path: str) -> Key:
-    return value(f"Soft inpainting {key}", f"inpaint.soft.{path}", number, lambda recipe: bool(recipe.inpaint and recipe.inpaint.soft))
+    def get(recipe: Recipe) -> str | None:
+        found = _at(recipe, f"inpaint.soft.{path}")
+        return _text(int(found) if found is not None and found == int(found) else found)      # the web UI's sliders give 1, not 1.0
+    row = value(f"Soft inpainting {key}", f"inpaint.soft.{path}", number, lambda recipe: bool(recipe.inpaint and recipe.inpaint.soft))
+    return replace(row, get=get)
 
 
 def _place(*keys: str) -> tuple[Key, ...]:

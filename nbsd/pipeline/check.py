@@ -96,7 +96,7 @@ def check(recipe: Recipe, count: int = 1, batch_size: int = 1) -> None:
 
 def problems(recipe: Recipe) -> list[str]:
     """What stands in the way of this recipe, a sentence each; empty when nothing does."""
-    return [*_numbers(recipe), *_names(recipe), *_strengths(recipe), *_background(recipe), *_tags(recipe), *_sizes(recipe), *_not_yet(recipe)]
+    return [*_numbers(recipe), *_names(recipe), *_strengths(recipe), *_background(recipe), *_tags(recipe), *_sizes(recipe)]
 
 
 def _numbers(recipe: Recipe) -> Iterator[str]:
@@ -163,11 +163,6 @@ def _tags(recipe: Recipe) -> Iterator[str]:
             read_tag(network)
         except RecipeError as error:
             yield str(error)
-
-
-def _not_yet(recipe: Recipe) -> Iterator[str]:
-    if recipe.inpaint and recipe.inpaint.soft:
-        yield "soft inpainting is not supported yet: take it out, and the mask is blended as usual"
 
 
 def _sizes(recipe: Recipe) -> Iterator[str]:

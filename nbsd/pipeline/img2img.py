@@ -19,8 +19,9 @@ from nbsd.images.resize import resize
 from nbsd.names import FILL, LATENT_NOISE, LATENT_NOTHING, LATENT_RESIZE, ORIGINAL
 from nbsd.pipeline.compute import memory_errors
 from nbsd.pipeline.sizes import PIXELS_PER_LATENT
+from nbsd.pipeline.soft import changed_places, mixed
 from nbsd.pipeline.tiling import circular
-from nbsd.recipe import OF_2022, Img2Img, Inpaint, Recipe
+from nbsd.recipe import OF_2022, Img2Img, Inpaint, Recipe, Soft
 from nbsd.sampling.parametrize import root
 from nbsd.sampling.streams import stream
 
@@ -47,14 +48,16 @@ class Given:
         assert recipe.img2img is not None
         return replace(recipe, img2img=replace(recipe.img2img, image_hash=self.digest))
 
-    def finish(self, image: Image.Image, recipe: Recipe, overlay: Image.Image | None = None) -> Image.Image:
+    def finish(self, image: Image.Image, recipe: Recipe, changed: Image.Image | None = None) -> Image.Image:
         """The made picture with the given one's colours and the rest of the given one around it, where the recipe wants that.
 
-        `overlay`: the one of this picture, where soft inpainting made one.
+        `changed`: where this picture is to be seen, of the recipe's size, where soft inpainting has found that out.
         """
         if recipe.img2img and recipe.img2img.color_correction:
             image = with_colors_of(image, self.image)
-        overlay = overlay or self.overlay
+        overlay = self.overlay
+        if changed is not None and self.whole is not None:
+            overlay = masks.outside(self.whole, masks.placed(changed, self.box, self.whole.size))
         if overlay is None or (recipe.inpaint and not recipe.inpaint.overlay):
             return image
         return masks.laid_over(image, overlay, self.box)
@@ -138,10 +141,21 @@ class Ground:
 
     latent: Tensor                  # [B, 4, h, w], on the model's device
     change: Tensor | None = None    # [1, 1, h, w], 1 where the picture is to change; between 0 and 1 where the mask is not rounded
+    soft: Soft | None = None
 
     def blend(self, x: Tensor) -> Tensor:
         """x where the picture is to change, and the given picture elsewhere."""
         return x if self.change is None else x * self.change + self.latent * (1 - self.change)
+
+    def kept(self, x: Tensor, at: Tensor) -> Tensor:
+        """`blend` while sampling, at a noise level (a time step, for the timestep samplers), which soft inpainting asks for."""
+        return self.blend(x) if self.soft is None or self.change is None else mixed(self.latent, x, self.change, at, self.soft)
+
+    def changed(self, index: int, latent: Tensor, size: tuple[int, int]) -> Image.Image | None:
+        """With soft inpainting: where picture `index` of the batch, of this latent [4, h, w], is to be seen."""
+        if self.soft is None or self.change is None:
+            return None
+        return changed_places(self.latent[index], latent, self.change[0, 0], size, self.soft)
 
     def blend_noised(self, x: Tensor, alpha: Tensor, noise: Tensor) -> Tensor:
         """The same with the given picture noised to a level. `alpha`: alphas_cumprod of the time step."""
@@ -165,7 +179,7 @@ def ground(model: Model, given: Given, batch: Sequence[Recipe]) -> Ground:
         latent = latent * (1 - change) + noise * change
     elif recipe.inpaint.fill == LATENT_NOTHING:
         latent = latent * (1 - change)
-    return Ground(latent, change)
+    return Ground(latent, change, recipe.inpaint.soft)
 
 
 def latent_mask(mask: Image.Image, places: tuple[int, int], *, rounded: bool = True) -> Tensor:

@@ -17,7 +17,7 @@ from nbsd.pipeline.beside import beside
 from nbsd.pipeline.check import check
 from nbsd.pipeline.compute import memory_errors
 from nbsd.pipeline.hires import SecondPass
-from nbsd.pipeline.img2img import Given, completed, ground, prepare
+from nbsd.pipeline.img2img import Ground, completed, ground, prepare
 from nbsd.pipeline.passes import Pass, Watched
 from nbsd.pipeline.progress import Watch
 from nbsd.pipeline.tiling import circular
@@ -94,14 +94,15 @@ def make(
         watched.used.clear()
         try:
             with model.with_networks(networks):
-                latents = sample(model, batch, given, watched, batch_seeds, shown)
+                start = ground(model, given, batch) if given else None
+                latents = sample(model, batch, start, watched, batch_seeds, shown)
             if second is not None:
                 latents = second.run(latents, batch, watched, partial(pixels, report=report, tiling=recipe.tiling, check=control.check))
-            for one, latent in zip(batch, latents, strict=True):
+            for index, (one, latent) in enumerate(zip(batch, latents, strict=True)):
                 control.check()
                 made = decode(final, latent, report, tiling=recipe.tiling, check=control.check)
-                if given is not None:
-                    made = given.finish(made, recipe)
+                if given is not None and start is not None:
+                    made = given.finish(made, recipe, start.changed(index, latent, given.size))
                 signed = model.signed(one, networks, watched.used, second.networks if second else None)
                 yield Picture(made, signed, latent=latent.cpu())
         except Skipped:
@@ -109,15 +110,14 @@ def make(
 
 
 def sample(
-    model: Model, batch: Sequence[Recipe], given: Given | None, watched: Watched, batch_seeds: bool = True, shown: Tensor | None = None
+    model: Model, batch: Sequence[Recipe], start: Ground | None, watched: Watched, batch_seeds: bool = True, shown: Tensor | None = None
 ) -> Tensor:
-    """The latents [B, 4, h, w] of a batch, float32 on the model's device. `shown`: what `beside` gave."""
+    """The latents [B, 4, h, w] of a batch, float32 on the model's device. `start`: of a given picture; `shown`: what `beside` gave."""
     run, how = Pass(model, batch, watched, batch_seeds=batch_seeds, beside=shown), batch[0].img2img
-    if given is None or how is None:
+    if start is None or how is None:
         return run.from_noise()
     return run.from_latent(
-        ground(model, given, batch), how.denoising_strength, exact=how.exact_steps, noise_multiplier=how.noise_multiplier,
-        extra_noise=how.extra_noise,
+        start, how.denoising_strength, exact=how.exact_steps, noise_multiplier=how.noise_multiplier, extra_noise=how.extra_noise,
     )
 
 

@@ -88,11 +88,14 @@ class Pass:
         special: dict[str, Any] = {"img2img": True}
         if self._blends_noised(ground):
             special["before"] = lambda x, t: ground.blend_noised(x, self._table.alphas_cumprod[t], noise.next())
-        return ground.blend(self._run(start, plan, noise, guided, self._kept(guided, ground), special))
+        latents = self._run(start, plan, noise, guided, self._kept(guided, ground), special)
+        # Soft inpainting has mixed them at each call; what a timestep sampler steps on is never mixed, only what it asks
+        return latents if ground.soft and not self.sampler.timesteps else ground.blend(latents)
 
     def _blends_noised(self, ground: Ground) -> bool:
         """In 2022 DDIM put the given picture, noised as far as the step was, into what it stepped from."""
-        return ground.change is not None and self._recipe.rules == OF_2022 and "before" in self.sampler.options
+        old = self._recipe.rules == OF_2022 and not ground.soft
+        return ground.change is not None and old and "before" in self.sampler.options
 
     def _noise(self) -> ImageNoise:
         recipe = self._recipe
@@ -104,8 +107,8 @@ class Pass:
         if ground.change is None or self._blends_noised(ground):
             return guided
         if self.sampler.timesteps:
-            return lambda x, at: guided(ground.blend(x), at)
-        return lambda x, at: ground.blend(guided(x, at))
+            return lambda x, at: guided(ground.kept(x, at), at)
+        return lambda x, at: ground.kept(guided(x, at), at)
 
     def _run(
         self, start: Start, plan: Tensor, noise: ImageNoise, guided: Guidance, model: Denoise, special: dict[str, Any]
