@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 PARTS: dict[str, type[Any]] = {"img2img": Img2Img, "inpaint": Inpaint, "hires": Hires}
 NO_PART_OPTION = frozenset({"image_hash"})      # found out, not asked for
 # Fields that are no single value on the command line, or that are given in another way.
-NO_OPTION = frozenset({"model", "vae", "img2img", "inpaint", "hires", "version", "unknown"})
+NO_OPTION = frozenset({"model", "vae", "text_encoder", "img2img", "inpaint", "hires", "version", "unknown"})
 SEEDS = ("seed", "variation_seed")      # -1 draws one
 QUICKSTART = ("from nbsd import Studio", "Studio().show()")     # the code cells of examples/quickstart.ipynb
 

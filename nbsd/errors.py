@@ -6,6 +6,7 @@ NbsdError                  everything this package raises on purpose
 │  ├─ UnknownModelError    a file of no family we know; says what was missing
 │  ├─ UnsafeFileError      a pickle that asks for more than tensors
 │  ├─ DownloadError        a file could not be fetched; what of it is here can be resumed
+│  ├─ NoTextEncoderError   a model's file has none, and nobody said where it comes from
 │  └─ WrongFamilyError     two files that do not belong together
 ├─ OutputError             a picture could not be written (disk full, no permission)
 ├─ OutOfMemory             the device is full; says what to lower
@@ -50,6 +51,10 @@ class UnsafeFileError(ModelError):
 
 class DownloadError(ModelError):
     """A file could not be fetched."""
+
+
+class NoTextEncoderError(ModelError):
+    """A model's file holds no text encoder."""
 
 
 class WrongFamilyError(ModelError):

@@ -46,7 +46,7 @@ def sd(line: str, cell: str) -> None:
     given.prompt, given.negative_prompt = prompts(cell)
     try:
         _last_model = _here(given.model) or _last_model
-        recipe = replace(recipe_from(given), model=_last_model, vae=_here(given.vae))
+        recipe = replace(recipe_from(given), model=_last_model, vae=_here(given.vae), text_encoder=_here(given.text_encoder))
         for picture in studio().generate(recipe, given.count, given.batch_size):
             display(picture)
     except NbsdError as error:
@@ -91,6 +91,7 @@ def parser() -> argparse.ArgumentParser:
     options = Options(prog="%%sd", description="Make pictures from the prompt in this cell. 'Negative prompt:' starts the other one.")
     options.add_argument("--model", metavar="NAME", help="a model's name, hash, file or link (the one of the last cell)")
     options.add_argument("--vae", metavar="NAME", help="use this VAE, not the one in the model's file")
+    options.add_argument("--text-encoder", metavar="NAME", help="take the text encoder from this model, where the model's file has none")
     add_recipe_options(options)
     return options
 

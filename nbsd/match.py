@@ -274,7 +274,8 @@ def network_hashes(recipe: Recipe) -> dict[str, str]:
 def named_files(recipe: Recipe) -> list[File]:
     """Every file that a recipe names: its models, and the networks and embeddings of its prompts."""
     keys = {key: unquote(raw) for key, raw in recipe.unknown}
-    found = [File(CHECKPOINT, title) for title in (recipe.model, recipe.hires and recipe.hires.model, keys.get("Refiner")) if title]
+    found = [File(CHECKPOINT, title) for title in (
+        recipe.model, recipe.text_encoder, recipe.hires and recipe.hires.model, keys.get("Refiner")) if title]
     if recipe.vae and recipe.vae.casefold() not in ALWAYS_THERE:
         found.append(File(VAE, recipe.vae))
     hashes = network_hashes(recipe)

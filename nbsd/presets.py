@@ -22,7 +22,7 @@ NOVELAI_UNDESIRED = (
 )
 # What a preset never touches: the picture's words and numbers of its own, its files, what is done to a given picture.
 KEPT = frozenset({
-    "prompt", "negative_prompt", "dialect", "seed", "variation_seed", "model", "vae", "img2img", "inpaint", "unknown",
+    "prompt", "negative_prompt", "dialect", "seed", "variation_seed", "model", "vae", "text_encoder", "img2img", "inpaint", "unknown",
 })  # fmt: skip
 DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(Recipe) if field.name not in KEPT}
 

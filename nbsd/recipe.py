@@ -100,6 +100,7 @@ class Recipe:
     height: int = 512                       # pixels, a multiple of 8
     model: str | None = None                # name, hash, path or "name [hash]"; None: the model at hand
     vae: str | None = None                  # the same; None: the one in the model's file
+    text_encoder: str | None = None         # a model that it comes from, named so too; None: the model's own
     clip_skip: int = 1                      # 1 to 12; 1 = last layer
     ensd: int = 0                           # eta noise seed delta
     rng: str = "GPU"                        # "GPU", "CPU" or "NV"

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from nbsd.errors import ModelError, NbsdError, Stopped
+from nbsd.errors import ModelError, NbsdError, NoTextEncoderError, Stopped
 from nbsd.events import Ended, Event, Loading, Made, Progress
 from nbsd.finder import Finder
 from nbsd.hosts import this_host
@@ -205,6 +205,8 @@ class Studio:
         route_freely(self._panel.widget)
 
     def _show_event(self, job: Job, event: Event) -> None:
+        if isinstance(event, Ended) and isinstance(event.error, NoTextEncoderError):
+            self._form.borrowed.ask()
         (self._catalog if isinstance(job, FetchJob) else self._view).show(job, event)
 
     def _tick(self) -> bool:
@@ -253,7 +255,9 @@ class Studio:
 
     def _learn(self, asked: Recipe, made: Recipe) -> None:
         """A finished picture says the model's name and hash; reusing its recipe has to find the same row of the list."""
-        for name, value, picker in ((made.model, asked.model, self._form.model), (made.vae, asked.vae, self._form.vae)):
+        form = self._form
+        for name, value, picker in ((made.model, asked.model, form.model), (made.vae, asked.vae, form.vae),
+                                    (made.text_encoder, asked.text_encoder, form.borrowed.picker)):
             if name and value:
                 picker.learn(name, value)
 

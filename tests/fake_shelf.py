@@ -26,6 +26,7 @@ class FakeEntry:
     family: str = ""
     digest: str = ""
     problem: str = ""
+    lacks: str = ""
 
 
 ENTRIES = (

@@ -64,7 +64,7 @@ def given(*arguments: str) -> Recipe:
 
 def test_every_field_has_an_option_or_is_named_as_having_none():
     options = set(vars(cli.parser().parse_args(["generate", "--model", "m", *every_option()])))
-    assert {field.name for field in fields(Recipe)} - options == cli.NO_OPTION - {"model", "vae"}
+    assert {field.name for field in fields(Recipe)} - options == cli.NO_OPTION - {"model", "vae", "text_encoder"}
 
 
 def every_option() -> list[str]:

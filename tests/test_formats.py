@@ -10,13 +10,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import short, their_texts, their_unet, their_vae, write
 
-from nbsd.errors import ModelError, WrongFamilyError
+from nbsd.errors import ModelError, NoTextEncoderError, WrongFamilyError
 from nbsd.models.beside import chosen_vae, stated_prediction
 from nbsd.models.folder import folder_family
+from nbsd.models.hashes import short_hash
 from nbsd.models.keys import UNET, VAE, averaged
 from nbsd.models.load import load_checkpoint, load_vae
 from nbsd.models.packed import plain_weight, unpack
 from nbsd.models.store import Store
+from nbsd.pipeline.model import Shelf
+from nbsd.recipe import Recipe
 
 NAMES = ("sd1", "sd2", "sdxl", "refiner")
 INDEX_NAME = "diffusion_pytorch_model.safetensors.index.json"
@@ -108,9 +111,28 @@ def bare(files, tmp_path):
 @pytest.mark.parametrize("name", ["sd1", "sd2"])
 def test_a_file_without_a_text_encoder_says_what_to_do_and_takes_one_from_another_model(files, loaded, bare, name):
     family = {"sd1": "SD 1", "sd2": "SD 2"}[name]
-    with pytest.raises(ModelError, match=f"is of {family} and holds a UNet and a VAE, but no text encoder: name one with text_encoder="):
+    with pytest.raises(ModelError, match=f"is of {family} and holds a UNet and a VAE, but no text encoder: take it from another"):
         load_checkpoint(bare(name))
     assert same(load_checkpoint(bare(name), text_encoder=files[name]), loaded[name])
+
+
+def test_the_store_takes_the_text_encoder_from_a_model_that_it_finds_and_the_recipe_says_which(files, loaded, bare, tmp_path):
+    path = bare("sd1")
+    (tmp_path / "whole.safetensors").write_bytes(files["sd1"].read_bytes())
+    shelf = Shelf([tmp_path])
+    entries = {entry.title: entry for entry in Store([tmp_path]).scan()}
+    assert {title: (one.kind, one.family, one.lacks) for title, one in entries.items()} == {
+        "sd1-bare": ("checkpoint", "SD 1", "text encoder"), "whole": ("checkpoint", "SD 1", "")}
+    with pytest.raises(NoTextEncoderError):
+        shelf.model(Recipe(model="sd1-bare"))
+    model = shelf.model(Recipe(model="sd1-bare", text_encoder="whole"))
+    assert same(model.checkpoint, loaded["sd1"])
+    signed, digest = model.signed(Recipe()), short_hash(tmp_path / "whole.safetensors")
+    assert signed.text_encoder == f"whole [{digest}]"
+    assert f"Text encoder: whole [{digest}]" in signed.infotext()
+    assert Recipe.from_infotext(signed.infotext()).text_encoder == signed.text_encoder
+    assert shelf.model(Recipe(model=signed.model, text_encoder=signed.text_encoder)) is model
+    assert model.checkpoint.path == path
 
 
 def test_a_text_encoders_own_file_and_folder_will_do_too(files, loaded, bare, tmp_path):
@@ -198,7 +220,7 @@ BROKEN_FOLDERS = {
     "a tensor in two files": (lambda path: indexed(path, {"weight_map": {"conv_in.bias": "1.safetensors", "b": "2.safetensors"}},
                                                    "1.safetensors", "2.safetensors"), "stands in two of its files"),
     "no text encoder": (lambda path: [file.unlink() for file in (path / "text_encoder").iterdir()] and (path / "text_encoder").rmdir(),
-                        "has no text encoder|no text encoder: name one"),
+                        "no text encoder: take it from another SD 1 model"),
     "a config that is none": (lambda path: (path / "unet" / "config.json").write_text("{"), "cannot be read"),
     "a config that is a list": (lambda path: (path / "unet" / "config.json").write_text("[]"), "no table of settings"),
     "a config of another size": (lambda path: reconfigured(path, block_out_channels=[32, 32, 64, 64]), "unexpected shape|no place|lacks"),

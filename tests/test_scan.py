@@ -50,6 +50,14 @@ def test_every_kind(tmp_path, kind):
     assert entry.problem == ""
 
 
+def test_a_text_encoders_own_file_has_its_models_family(tmp_path):
+    for width, family in ((768, "SD 1"), (1024, "SD 2"), (64, "")):
+        header = json.dumps({"text_model.embeddings.token_embedding.weight": {"dtype": "F16", "shape": [1, width], "data_offsets": [0, 2 * width]}}).encode()
+        (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(2 * width))
+        (entry,) = Store([tmp_path]).scan()
+        assert (entry.kind, entry.family) == ("text encoder", family)
+
+
 def test_a_checkpoint_has_a_family(tiny_model, tmp_path):
     (tmp_path / "a.safetensors").symlink_to(tiny_model)
     (entry,) = Store([tmp_path]).scan()

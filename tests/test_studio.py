@@ -21,7 +21,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from nbsd import studio as module
-from nbsd.errors import ModelError, NbsdError, OutputError, RecipeError, Stopped
+from nbsd.errors import ModelError, NbsdError, NoTextEncoderError, OutputError, RecipeError, Stopped
 from nbsd.events import Note, Progress
 from nbsd.recipe import Recipe
 from nbsd.studio import Studio
@@ -209,6 +209,23 @@ def test_an_error_is_one_sentence_and_the_next_job_runs(door: str, tmp_path: Pat
     assert files(studio) == [] and not studio._view.generate.disabled
     studio.generate(Recipe(steps=2, width=64, height=64))
     assert words(studio, "error") == "" and len(files(studio)) == 1
+
+
+def test_a_model_without_a_text_encoder_is_offered_one(door: str, tmp_path: Path) -> None:
+    def fail(recipe: Recipe) -> None:
+        if recipe.text_encoder is None:
+            raise NoTextEncoderError("'dreamy-v8' holds no text encoder: take it from another model.")
+
+    studio = made(tmp_path, FakeShelf(fail=fail))
+    borrowed = studio._form.borrowed
+    assert borrowed.widget.layout.display == "none"
+    click(studio, "generate")
+    until(lambda: "no text encoder" in words(studio, "error"))
+    assert borrowed.widget.layout.display is None
+    borrowed.picker.value = "old-anime"
+    click(studio, "generate")
+    until(lambda: len(files(studio)) == 1)
+    assert words(studio, "error") == ""
 
 
 def test_a_broken_model_file(studio: Studio) -> None:

@@ -270,7 +270,9 @@ KEYS: tuple[Key, ...] = (
     _soft("mask influence", "mask_influence"),
     _soft("difference threshold", "difference_threshold"),
     _soft("difference contrast", "difference_contrast"),
-    # nbsd's own: the web UI knows these settings but has no key for them
+    # nbsd's own: the web UI has no text encoders of other models
+    value("Text encoder", "text_encoder", words, _changed("text_encoder", None)),
+    # the same: the web UI knows these settings but has no key for them
     value("Dialect", "dialect", one_of("webui", "novelai"), _changed("dialect", "webui")),
     value("Rules", "rules", one_of(TODAY, OF_2022)),
     switch("Quantize timesteps", "quantize_timesteps", never),

@@ -223,6 +223,20 @@ def family_words(shapes: Shapes) -> str:
     return f"{family.name} {purpose_of(shapes)}".strip() if family.supported else family.name
 
 
+def text_family(shapes: Shapes) -> str:
+    """The family whose text encoder a file of its own is, in words, by its width; empty where that does not tell."""
+    width = next((shape[1] for key, shape in shapes.items() if key.endswith("token_embedding.weight") and len(shape) == 2), 0)
+    return TEXT_WIDTHS[width].name if width in TEXT_WIDTHS else ""
+
+
+def is_used(shapes: Shapes) -> bool:
+    """Whether these are of a family that nbsd makes pictures with."""
+    try:
+        return family_of(shapes).supported
+    except UnknownModelError:
+        return False
+
+
 def _for(weights: Weights) -> str:
     family = lora_family(weights.shapes)
     return f" for {family}" if family else ""

@@ -41,6 +41,7 @@ class Checkpoint:
     own_prediction: str = "epsilon"     # the same, when nobody says otherwise
     zero_terminal_snr: bool = False     # whether it was trained down to pure noise: `alphas_cumprod` is to be rescaled
     vae_path: Path | None = None        # None: the VAE is the checkpoint's own
+    text_path: Path | None = None       # where the text encoders come from; None: they are the checkpoint's own
     weights_path: Path | None = None    # of a folder: the UNet's file (of several the first), which its hash is of
 
     @property
@@ -57,6 +58,13 @@ class Checkpoint:
     def hash(self) -> str:
         """First 10 digits of the file's SHA-256; computed when first asked for, then remembered on disk."""
         return hashes.short_hash(self.weights_path or self.path)
+
+    @property
+    def text_title(self) -> str | None:
+        """Name and hash of the model that the text encoders come from; None: they are its own. Hashing is as for `hash`."""
+        if self.text_path is None or self.text_path.is_dir():
+            return self.text_path.name if self.text_path else None
+        return f"{self.text_path.stem} [{hashes.short_hash(self.text_path)}]"
 
     @property
     def purpose(self) -> str:
@@ -111,7 +119,7 @@ def load_checkpoint(
     return Checkpoint(
         path=path, family=plans.family, unet=unet, vae=autoencoder, text_encoders=tuple(texts), text_parts=plans.parts,
         alphas_cumprod=plans.alphas, prediction=prediction or own, own_prediction=own, zero_terminal_snr=plans.zero_terminal_snr, vae_path=vae_path,
-        weights_path=plans.weights_path,
+        text_path=Path(text_encoder) if text_encoder else None, weights_path=plans.weights_path,
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nbsd.errors import ModelError, WrongFamilyError
+from nbsd.errors import ModelError, NoTextEncoderError, WrongFamilyError
 from nbsd.models import beside
 from nbsd.models.build import (
     Plan,
@@ -117,15 +117,18 @@ def plan_texts(
         inside = [key for key in keys if key.startswith(part.prefix)]
         if not inside:
             what = "a UNet and a VAE" if any(key.startswith(VAE) for key in keys) else "a UNet"
-            raise ModelError(no_text_encoder(weights.path.name, family, f"{what}, but no text encoder"))
+            raise no_text_encoder(weights.path.name, family, f"{what}, but no text encoder")
         plan = plan_text_encoder(weights, inside, part)
         plans.append(plan)
         parts.append(as_long_as(part, plan.module.config.num_hidden_layers))
     return tuple(plans), tuple(parts)
 
 
-def no_text_encoder(name: str, family: Family, holds: str) -> str:
-    return f"'{name}' is of {family.name} and holds {holds}: name one with text_encoder=..., such as the model that it was trained from."
+def no_text_encoder(name: str, family: Family, holds: str) -> NoTextEncoderError:
+    return NoTextEncoderError(
+        f"'{name}' is of {family.name} and holds {holds}: take it from another {family.name} model, such as the one that it was trained from "
+        "(in the panel below the model; in Python text_encoder=..., elsewhere --text-encoder)."
+    )
 
 
 def as_long_as(part: TextPart, layers: int) -> TextPart:
@@ -186,7 +189,7 @@ def plan_folder(path: Path, vae: Path | None, text_encoder: str | Path | None) -
         raise ModelError(f"the UNet of '{path.name}' cannot be built from its config ({str(error)[:80]}): download it again.") from error
     unet = plan_named(weights, "the UNet", module, list(weights.tensors))
     if text_encoder is None and not (path / family.text[0].folder).is_dir():
-        raise ModelError(no_text_encoder(path.name, family, "no text encoder"))
+        raise no_text_encoder(path.name, family, "no text encoder")
     texts, parts = texts_from(Path(text_encoder), family) if text_encoder else _texts_of_folder(path, family, by_layers=False)
     autoencoder = plan_vae_file(vae, family) if vae else _named_vae(path, family)
     trained = scheduler(path)

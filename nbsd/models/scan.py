@@ -13,7 +13,7 @@ from typing import Any
 from nbsd.errors import ModelError
 from nbsd.models import hashes
 from nbsd.models.cache import CACHE
-from nbsd.models.detect import CHECKPOINT, UNKNOWN, family_words, kind_of, lora_family
+from nbsd.models.detect import CHECKPOINT, TEXT_ENCODER, UNET_ONLY, UNKNOWN, family_words, is_used, kind_of, lora_family, text_family
 from nbsd.models.folder import CONFIG, folder_family, size_of
 from nbsd.models.links import ENDINGS
 from nbsd.models.weights import open_weights
@@ -43,6 +43,7 @@ class Entry:
     family: str         # "SD 1", ...; empty where the file does not tell
     size: int           # bytes
     problem: str = ""   # why it cannot be used; one sentence
+    lacks: str = ""     # what a checkpoint has to take from another file: "text encoder" or nothing
     digest: str = ""    # the hash it is known by: 10 digits of SHA-256, or the 8 of before 2023 while that was not computed; "" for a folder
 
 
@@ -71,7 +72,7 @@ def scan(found: list[Path]) -> list[Entry]:
     for path in found:
         facts = {**known[path], **fresh.get(path, {})}
         seen = facts["seen"]
-        kind, family, problem = (str(seen.get(fact, "")) for fact in ("kind", "family", "problem"))
+        kind, family, problem, lacks = (str(seen.get(fact, "")) for fact in ("kind", "family", "problem", "lacks"))
         if kind == UNKNOWN and (path.suffix.lower() in BARE or any(part.startswith(HUB_REPO) for part in path.parts)):
             continue
         try:
@@ -79,7 +80,7 @@ def scan(found: list[Path]) -> list[Entry]:
         except (OSError, KeyError):     # it went away in the meantime
             continue
         digest = str(facts.get("sha256", ""))[: hashes.SHORT] or str(facts.get("old", ""))
-        entries.append(Entry(path, names[path], kind or UNKNOWN, family, size, problem, digest))
+        entries.append(Entry(path, names[path], kind or UNKNOWN, family, size, problem, lacks, digest))
     return entries
 
 
@@ -113,8 +114,10 @@ def _look(path: Path) -> dict[str, Any]:
             return {"seen": seen | _look_at_folder(path)}
         weights = open_weights(path)
         kind = kind_of(weights)
+        if kind == UNET_ONLY and is_used(weights.shapes):
+            kind, seen["lacks"] = CHECKPOINT, TEXT_ENCODER
         seen["kind"] = kind
-        seen["family"] = family_words(weights.shapes) if kind == CHECKPOINT else lora_family(weights.shapes)
+        seen["family"] = {CHECKPOINT: family_words, TEXT_ENCODER: text_family}.get(kind, lora_family)(weights.shapes)
         # The old hash of a file that ends before 1 MiB is that of nothing; its SHA-256 is as quick.
         if path.stat().st_size < QUICK:
             return {"seen": seen, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
@@ -124,7 +127,9 @@ def _look(path: Path) -> dict[str, Any]:
 
 
 def _look_at_folder(path: Path) -> dict[str, Any]:
-    return {"kind": CHECKPOINT, "family": folder_family(path).name, "size": size_of(path)}
+    family = folder_family(path)
+    lacks = "" if (path / family.text[0].folder).is_dir() else TEXT_ENCODER
+    return {"kind": CHECKPOINT, "family": family.name, "lacks": lacks, "size": size_of(path)}
 
 
 def _names(found: list[Path]) -> dict[Path, str]:

@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from nbsd.models.load import Checkpoint
     from nbsd.models.rack import Rack
 
-# A request: (file's version, device, precision, the VAE's), the VAE file's version (None: the model's own), prediction
-Key = tuple[tuple[Any, str, Any, Any], Any, "str | None"]
+# A request: (file's version, device, precision, the VAE's, version of the text encoder's file), version of the VAE's file, prediction; a
+# version is None where that part is the model's own
+Key = tuple[tuple[Any, str, Any, Any, Any], Any, "str | None"]
 Progress = Callable[[int, int], None]       # bytes done, bytes in all; may raise Stopped
 
 
@@ -97,36 +98,42 @@ class Store:
         dtype: torch.dtype | None = None,
         vae_dtype: torch.dtype | None = None,
         prediction: str | None = None,
+        text_title: str | Path | None = None,
         on_progress: Progress | None = None,
     ) -> Checkpoint:
         """The checkpoint of a title, with another VAE where one is named. Those used last are kept, and only what is missing is loaded.
 
-        `title`: as for `find`; None is the one at hand. `dtype` and `vae_dtype`: None is float32. The same request gives the very
-        same object. Where loading fails or is stopped, what was loaded before stays.
+        `title`: as for `find`; None is the one at hand.
+        `text_title`: a model, or a text encoder alone, that the text encoder comes from; None is the model's own.
+        `dtype` and `vae_dtype`: None is float32. The same request gives the very same object. Where loading fails or is stopped, what was
+        loaded before stays.
         """
         import torch
 
         path = self.find(title) if title else self._at_hand()
         vae = self._vae(path, vae_title)
         dtype, vae_dtype = dtype or torch.float32, vae_dtype or torch.float32
-        where = (_version(path), str(device), dtype, vae_dtype)
+        text = self.find(text_title) if text_title else None
+        where = (_version(path), str(device), dtype, vae_dtype, _version(text) if text else None)
         key = (where, _version(vae) if vae else None, prediction)
         loaded = self.rack.get(key, on_progress)
         if loaded is None:
-            loaded = self._load(path, vae, key, torch.device(device), on_progress)
+            loaded = self._load(path, vae, text, key, torch.device(device), on_progress)
             self.rack.put(key, loaded, device)
         return loaded
 
-    def _load(self, path: Path, vae: Path | None, key: Key, device: torch.device, on_progress: Progress | None) -> Checkpoint:
+    def _load(
+        self, path: Path, vae: Path | None, text: Path | None, key: Key, device: torch.device, on_progress: Progress | None
+    ) -> Checkpoint:
         """Load what is asked for: whole, or only what differs from one that is held."""
         from nbsd.models import load
 
-        (where, version, prediction), (_, _, dtype, vae_dtype) = key, key[0]
+        (where, version, prediction), (_, _, dtype, vae_dtype, _) = key, key[0]
         told = self._making_room(device, on_progress)
         twin = next((other for other, _ in self.rack if other[0] == where), None)
         if twin is None:
             return load.load_checkpoint(
-                path, vae=vae or BAKED, device=device, dtype=dtype, vae_dtype=vae_dtype, prediction=prediction, on_progress=told
+                path, vae=vae or BAKED, text_encoder=text, device=device, dtype=dtype, vae_dtype=vae_dtype, prediction=prediction, on_progress=told
             )
         load.check_prediction(prediction)
         held = self.rack.get(twin, on_progress)

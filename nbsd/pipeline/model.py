@@ -89,7 +89,7 @@ class Model:
         self.texts = Texts(encoders_of(checkpoint), checkpoint.family)
         self._embeddings: dict[str, Path] = {}
         self.use_embeddings(embedding_files(embeddings, pictured_name))
-        self._hash: Future[str] | None = None
+        self._hash: Future[tuple[str, str | None]] | None = None
         self._other: tuple[str, Model] | None = None
         self._upscalers: UpscalerFiles | None = None
 
@@ -242,10 +242,10 @@ class Model:
         return NoiseTable(alphas, quantize=recipe.quantize_timesteps)
 
     def start_hashing(self) -> None:
-        """Compute the file's hash, which the infotext needs, beside the picture (4 GB take some seconds the first time)."""
+        """Compute the files' hashes, which the infotext needs, beside the picture (4 GB take some seconds the first time)."""
         if self._hash is None:
             with_thread = ThreadPoolExecutor(1, thread_name_prefix="nbsd-hash")
-            self._hash = with_thread.submit(lambda: self.checkpoint.hash)
+            self._hash = with_thread.submit(lambda: (self.checkpoint.hash, self.checkpoint.text_title))
             with_thread.shutdown(wait=False)
 
     def signed(
@@ -260,7 +260,8 @@ class Model:
         assert self._hash is not None
         vae = join_title(self.checkpoint.vae_name or "", self.checkpoint.vae_hash or "")
         effective, shown = self._shown(recipe if used is None else in_effect(recipe, used))
-        signed = replace(effective, model=join_title(self.name, self._hash.result()), vae=vae)
+        digest, texts = self._hash.result()
+        signed = replace(effective, model=join_title(self.name, digest), vae=vae, text_encoder=texts)
         hashes = ", ".join(dict.fromkeys(one.signature for one in (networks, second) if one is not None and one.signature))
         return with_pairs(signed, {**shown, "Lora hashes": hashes, "TI hashes": self.texts.signature(recipe)})
 
@@ -296,7 +297,8 @@ class Shelf:
         compute = choose(self._device, self._dtype)
         with memory_errors("loading a model"):
             checkpoint = self._store.checkpoint(
-                recipe.model, recipe.vae, device=compute.device, dtype=compute.weights, vae_dtype=compute.vae, on_progress=on_progress
+                recipe.model, recipe.vae, device=compute.device, dtype=compute.weights, vae_dtype=compute.vae, text_title=recipe.text_encoder,
+                on_progress=on_progress,
             )
         self._models = [model for model in self._models if model.checkpoint in self._store.rack]
         model = next((one for one in self._models if one.checkpoint is checkpoint), None)

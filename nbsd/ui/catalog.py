@@ -43,10 +43,11 @@ class Row:
     digest: str = ""
     path: str = ""
     problem: str = ""
+    lacks: str = ""     # what a model has to take from another file
 
     @property
     def text(self) -> str:
-        return row_words(self.title, self.family, self.size, self.digest)
+        return row_words(self.title, self.family, self.size, self.digest, self.lacks)
 
 
 class Catalog:

@@ -99,7 +99,7 @@ CONTROLS: tuple[Control, ...] = (
 )
 
 # Fields as sentences name them.
-LABELS = {"model": "Model", "vae": "VAE", **{row.field: row.label.split(" (")[0] for row in CONTROLS}}
+LABELS = {"model": "Model", "vae": "VAE", "text_encoder": "Text encoder", **{row.field: row.label.split(" (")[0] for row in CONTROLS}}
 
 # What belongs to the job, not to the recipe.
 JOB: tuple[Control, ...] = (
@@ -111,6 +111,7 @@ JOB: tuple[Control, ...] = (
 ELSEWHERE: dict[str, str] = {
     "model": "pickers.py",
     "vae": "pickers.py",
+    "text_encoder": "borrowed.py",
     "img2img": "modes.py",
     "inpaint": "modes.py",
     "hires": "modes.py",

@@ -13,6 +13,7 @@ from typing import Any
 import ipywidgets as w
 
 from nbsd.recipe import LATEST, Recipe
+from nbsd.ui.borrowed import Borrowed
 from nbsd.ui.controls import CONTROLS, JOB, make, put
 from nbsd.ui.modes import Modes
 from nbsd.ui.parts import Parts
@@ -31,6 +32,7 @@ class Form:
         self.by_field: dict[str, w.Widget] = {row.field: make(row, parts) for row in (*CONTROLS, *JOB)} | self.modes.by_field
         self.model = Picker(parts, "Model", "none found yet", ("nbsd-model", "nbsd-field-model"), must=True)
         self.vae = Picker(parts, "VAE", "the model's own", ("nbsd-vae", "nbsd-field-vae"))
+        self.borrowed = Borrowed(parts, self.model)
         self._kept = Recipe()
         self._watchers: list[Callable[[], None]] = []
         self.changes = 0        # how often a value has changed
@@ -44,7 +46,7 @@ class Form:
     def read(self) -> Recipe:
         """What the controls say; a seed may be -1 here (see `drawn`)."""
         values = {row.field: self.by_field[row.field].value for row in CONTROLS}
-        return self.modes.read(replace(self._kept, model=self.model.value, vae=self.vae.value, **values))
+        return self.modes.read(replace(self._kept, model=self.model.value, vae=self.vae.value, text_encoder=self.borrowed.value, **values))
 
     def write(self, recipe: Recipe) -> None:
         """Show a recipe. Without a model in it, the chosen one stays."""
@@ -56,6 +58,7 @@ class Form:
         if recipe.model is not None:
             self.model.value = recipe.model
         self.vae.value = recipe.vae
+        self.borrowed.value = recipe.text_encoder
         self._tell()
 
     def is_new(self) -> bool:
@@ -90,7 +93,7 @@ class Form:
         """All values as plain data, for the settings file."""
         # Not the mode: the picture that it changes is gone with the kernel.
         plain = {name: widget.value for name, widget in self.by_field.items() if name != "mode"}
-        return {**plain, "model": self.model.value, "vae": self.vae.value}
+        return {**plain, "model": self.model.value, "vae": self.vae.value, "text_encoders": self.borrowed.choices}
 
     def restore(self, values: dict[str, Any]) -> None:
         """Take over what fits of a settings file; what does not is left as it is."""
@@ -101,12 +104,14 @@ class Form:
         for name, picker in (("model", self.model), ("vae", self.vae)):
             if isinstance(values.get(name), str):
                 picker.value = values[name]
+        if isinstance(choices := values.get("text_encoders"), dict):
+            self.borrowed.choices = choices
         self._tell()
 
     def watch(self, changed: Callable[[], None]) -> None:
         """Call `changed` after any change, in whatever thread it comes."""
         self._watchers.append(changed)
-        for widget in (*self.by_field.values(), self.model.widget, self.vae.widget):
+        for widget in (*self.by_field.values(), self.model.widget, self.vae.widget, self.borrowed.picker.widget):
             widget.observe(lambda _: changed(), "value")
 
     def _count(self) -> None:

@@ -10,7 +10,8 @@ from nbsd.ui.catalog import Catalog, Row, in_prompt
 from nbsd.ui.form import Form
 from nbsd.ui.pickers import File
 
-CHECKPOINT, VAE, UPSCALER, UNKNOWN = "checkpoint", "vae", "upscaler", "unknown"      # kinds of files, as `models.detect` names them
+# Kinds of files, as `models.detect` names them.
+CHECKPOINT, VAE, UPSCALER, TEXT_ENCODER, UNKNOWN = "checkpoint", "vae", "upscaler", "text encoder", "unknown"
 
 
 class Entry(Protocol):
@@ -39,6 +40,10 @@ class Entry(Protocol):
     @property
     def problem(self) -> str: ...
 
+    @property
+    def lacks(self) -> str:
+        """What a model has to take from another file: "text encoder" or nothing."""
+
 
 Found = Sequence[tuple[Entry, str]]     # a file, and what a recipe calls it: its title, or its path where the title is not enough
 
@@ -56,9 +61,12 @@ class Chooser:
         models = [*_files(found, CHECKPOINT), *_files(found, UNKNOWN, " (not readable)")]
         self._form.model.set_files(models)
         self._form.vae.set_files(_files(found, VAE))
+        bare = {value: entry.family for entry, value in found if entry.kind == CHECKPOINT and entry.lacks}
+        self._form.borrowed.set_files(bare, [*(file for file in _files(found, CHECKPOINT) if file.value not in bare), *_files(found, TEXT_ENCODER)])
         self._form.modes.set_files([file.value for file in _files(found, CHECKPOINT)], [file.value for file in _files(found, UPSCALER)])
         self._catalog.set_rows([
-            Row(entry.kind, entry.title, value, entry.size, entry.family, entry.digest, str(entry.path), entry.problem) for entry, value in found])
+            Row(entry.kind, entry.title, value, entry.size, entry.family, entry.digest, str(entry.path), entry.problem, entry.lacks)
+            for entry, value in found])
         return bool(models)
 
     def use(self, row: Row) -> None:
@@ -78,4 +86,4 @@ class Chooser:
 
 
 def _files(found: Found, kind: str, more: str = "") -> list[File]:
-    return [File(entry.title + more, value, entry.size, entry.family, entry.digest) for entry, value in found if entry.kind == kind]
+    return [File(entry.title + more, value, entry.size, entry.family, entry.digest, entry.lacks) for entry, value in found if entry.kind == kind]

@@ -93,7 +93,7 @@ class Panel:
         files = row(form.vae.widget, self.folder, name="nbsd-files")
         model = row(form.model.widget, self.refresh, name="nbsd-tail")
         prompts = form["prompt"], form["negative_prompt"], self.dialects.widget
-        return self._parts.column("nbsd-ask", form.modes.mode, model, self.hint, files, *prompts)
+        return self._parts.column("nbsd-ask", form.modes.mode, model, self.hint, form.borrowed.widget, files, *prompts)
 
     def _run(self) -> w.Widget:
         view = self.view

@@ -21,11 +21,12 @@ class File(NamedTuple):
     size: int       # bytes
     family: str = ""
     digest: str = ""
+    lacks: str = ""     # what it has to take from another file
 
 
-def row_words(title: str, family: str, size: int, digest: str) -> str:
-    """A file in one line: name, family, size, hash."""
-    return "  ·  ".join(part for part in (title, family, size_words(size), digest) if part)
+def row_words(title: str, family: str, size: int, digest: str, lacks: str = "") -> str:
+    """A file in one line: name, family, what it lacks, size, hash."""
+    return "  ·  ".join(part for part in (title, family, f"no {lacks}" if lacks else "", size_words(size), digest) if part)
 
 
 class Picker:
@@ -66,7 +67,7 @@ class Picker:
 
     def _show(self, value: str) -> None:
         rows = [] if self._must and self._files else [(self._none, NONE)]
-        rows += [(row_words(file.title, file.family, file.size, file.digest), file.value) for file in self._files]
+        rows += [(row_words(file.title, file.family, file.size, file.digest, file.lacks), file.value) for file in self._files]
         values = [known for _, known in rows]
         if value and value not in values:
             rows.append((f"{value}  ·  not in the list", value))
