@@ -10,7 +10,7 @@ from nbsd.ui.parts import Parts
 from nbsd.ui.pickers import NONE, File
 
 MODELS = [File("whole", "whole", 1, "SD 1"), File("other", "other", 1, "SDXL"), File("bare", "bare", 1, "SD 1", lacks="text encoder"),
-          File("nai", "nai", 1, "SD 1", lacks="text encoder")]
+          File("nai", "nai", 1, "SD 1 inpainting", lacks="text encoder")]
 SOURCES = [*MODELS[:2], File("clip", "clip", 1)]
 
 
@@ -46,6 +46,8 @@ def test_it_is_there_for_a_model_without_a_text_encoder_and_offers_those_of_its_
 def test_each_model_keeps_its_choice_over_a_look_for_files_and_a_new_kernel(form: Form) -> None:
     form.model.value = "bare"
     form.borrowed.picker.widget.value = "clip"
+    form.model.value = "nai"
+    assert choices(form) == ["whole", "clip"]
     for name, wanted in (("whole", None), ("nai", None), ("other", None), ("bare", "clip")):
         form.model.value = name
         found(form)

@@ -10,6 +10,7 @@ from nbsd.recipe import split_title
 from nbsd.ui.parts import Parts
 from nbsd.ui.pickers import File, Picker
 
+PURPOSES = ("inpainting", "editing")        # as the list of files names them behind the family
 ABOUT = "This model's file has no text encoder: take that of a model of the same family, such as the one it was trained from."
 
 
@@ -73,7 +74,7 @@ class Borrowed:
         family, wanted = self.family, self._choices.get(self._model.value or "")
         self._following = True
         try:
-            self.picker.set_files([file for file in self._sources if not family or file.family in (family, "")])
+            self.picker.set_files([file for file in self._sources if not family or _plain(file.family) in (_plain(family), "")])
             self.picker.value = wanted
         finally:
             self._following = False
@@ -88,3 +89,8 @@ class Borrowed:
         else:
             self._choices.pop(model, None)
         self._follow()
+
+
+def _plain(family: str) -> str:
+    """The family without what a model of it is made for: "SD 1 inpainting" reads the texts of SD 1."""
+    return next((family.removesuffix(f" {purpose}") for purpose in PURPOSES if family.endswith(f" {purpose}")), family)
