@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers.models.upsampling import Upsample2D
 from torch import nn
 
 import nbsd
 from nbsd.errors import Stopped
 from nbsd.models import strips
-from nbsd.models.strips import Kept, Made, Scaled, Whole, decode_in_strips, encode_in_strips, is_large
+from nbsd.models.packed import pack_layers
+from nbsd.models.strips import Kept, Made, Scaled, Whole, decode_in_strips, doubled, encode_in_strips, is_large
 
 MODELS = Path(__file__).parent / "data" / "fidelity" / "models"
 
@@ -70,6 +72,53 @@ def test_stop_is_heard_between_strips(tiny, monkeypatch):
         decode_in_strips(tiny.checkpoint.vae, latents(8, 8), stop)
 
 
+@pytest.mark.parametrize("packed", [True, False])
+def test_four_small_convolutions_are_the_upsampler(packed):
+    torch.manual_seed(0)
+    upsampler, x = Upsample2D(64, use_conv=True, out_channels=64).requires_grad_(False), torch.randn(1, 64, 5, 7)
+    want = upsampler(x)
+    for layer in pack_layers(upsampler).values() if packed else ():
+        layer.weight = nn.Parameter(layer.packed(layer.weight), requires_grad=False)
+    with torch.inference_mode():
+        torch.testing.assert_close(doubled(upsampler)(x), want, rtol=1e-5, atol=1e-5)
+    if not packed:
+        assert doubled(upsampler.half()) is upsampler       # sums of weights would be rounded
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_sums_are_exact_where_the_mean_is_large(layout):
+    x = (torch.randn(1, 3, 40, 7, generator=torch.manual_seed(0)) + 300).contiguous(memory_format=layout)
+    sums = strips.Sums()
+    for at in range(0, 40, 8):
+        sums.add(x[:, :, at : at + 8])
+    count, total, squares = sums.moments
+    values = x.double().transpose(0, 1).flatten(1)
+    torch.testing.assert_close(total / count, values.mean(1), rtol=1e-9, atol=0)
+    torch.testing.assert_close(squares / count - (total / count) ** 2, values.var(1, correction=0), rtol=1e-5, atol=0)
+    assert strips.largest(-x) == float(x.abs().max())
+
+
+def test_what_was_read_last_is_not_made_again():
+    asked = []
+
+    class Asked(Whole):
+        def read(self, start, end):
+            asked.append((start, end))
+            return super().read(start, end)
+
+    x = torch.arange(40.0).view(1, 1, 20, 2)
+    rows = strips.Latest(Asked(x))
+    for start, end in ((0, 6), (1, 5), (4, 9), (4, 9), (0, 2)):
+        assert rows.read(start, end).equal(x[:, :, start:end])
+    assert asked == [(0, 6), (4, 9), (0, 2)]
+
+
+def test_nothing_is_kept_that_has_no_room(monkeypatch):
+    monkeypatch.setattr(strips, "KEPT", 100)
+    assert isinstance(strips.kept_where_it_fits(Whole(torch.zeros(1, 1, 25, 2)), lambda: None), Kept)      # 50 are held already
+    assert isinstance(strips.kept_where_it_fits(Whole(torch.zeros(1, 1, 26, 2)), lambda: None), Whole)
+
+
 class TopRow(nn.Module):
     """Gives the row above: a 3x3 convolution's reach, without its arithmetic."""
 
@@ -95,6 +144,6 @@ def test_what_is_kept_does_not_overflow_and_can_be_given_up(monkeypatch):
     torch.testing.assert_close(kept.read(20, 30), x[:, :, 20:30], rtol=1e-3, atol=0.5)
     with pytest.raises(ValueError):
         kept.read(0, 8)
-    count, total, _ = kept.sums
+    count, total, _ = kept.sums.moments
     assert count.tolist() == [32, 32]
     torch.testing.assert_close(total / count, x[0].double().mean((1, 2)))

@@ -2,8 +2,11 @@
 
 A convolution needs one row more than it gives, so strips of rows with a row around them give exactly what the whole gives. A group norm
 looks at everything: its mean and variance are summed up while the strips before it are made. What a layer made is kept in half
-precision, each strip with its own scale, so that nothing overflows; what is large and quickly made is made anew where it is needed.
+precision, each strip with its own scale, so that nothing overflows; where there is no room for it, it is made anew where it is needed.
 The attention in the middle looks at everything by design; it works at an eighth of the size and is run whole.
+
+What costs time besides the convolutions is passing over memory: sums and extremes are taken over numbers as they lie, and strips are small
+enough that the allocator gives their memory again instead of asking the system for it.
 """
 
 from __future__ import annotations
@@ -14,12 +17,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from nbsd.models.packed import PackedConv2d, pack_layers, plain_weight
 
 Check = Callable[[], None]              # asked before each strip; may raise to stop
 
 LARGEST_WHOLE = 1024 * 1024             # pixels that go through the VAE in one piece
-STRIP = 2**24                           # numbers in a strip that is worked on, about
-KEPT = 2**28                            # numbers; what a layer makes of more is made anew instead of kept
+STRIP = 2**22                           # numbers in a strip that is worked on, about: 16 MB
+ROWS = 16                               # of a strip at least: each is made with a row or two around it
+KEPT = 2**29                            # numbers that are kept at a time, about: 1 GB; what is more is made anew
+PIECE = 2**18                           # numbers that are squared at a time
 HALF_MOST = 2.0**14                     # the largest number that is kept in half precision, after scaling; float16 ends at 65504
 
 
@@ -39,7 +47,7 @@ def decode_in_strips(vae: Any, latents: Tensor, check: Check = lambda: None) -> 
         for resnet in block.resnets:
             rows = through(resnet, rows, check)
         for upsampler in block.upsamplers or ():
-            rows = Made(rows, upsampler, Scaled.DOUBLED)
+            rows = kept_where_it_fits(Latest(Made(rows, doubled(upsampler), Scaled.DOUBLED)), check)
     rows = Made(rows, normed(decoder.conv_norm_out, decoder.conv_act, decoder.conv_out, moments(rows, check)), Scaled.SAME)
     return torch.cat([strip for _, strip in strips(rows, check)], dim=2)
 
@@ -62,11 +70,14 @@ def encode_in_strips(vae: Any, pixels: Tensor, check: Check = lambda: None) -> T
 def through(resnet: Any, rows: Rows, check: Check) -> Rows:
     """What a ResNet block makes of the rows."""
     first = normed(resnet.norm1, resnet.nonlinearity, resnet.conv1, moments(rows, check))
-    hidden: Rows = Made(rows, first, Scaled.SAME)
-    if hidden.numbers(check) <= KEPT:
-        hidden = Kept(hidden, check, drops=False)       # the shortcut needs what went in too
+    hidden = kept_where_it_fits(Made(rows, first, Scaled.SAME), check, drops=False)     # the shortcut needs what went in too
     second = normed(resnet.norm2, resnet.nonlinearity, resnet.conv2, moments(hidden, check))
     return Kept(Summed(Made(hidden, second, Scaled.SAME), rows, resnet.conv_shortcut), check)
+
+
+def kept_where_it_fits(rows: Rows, check: Check, *, drops: bool = True) -> Rows:
+    """The rows, kept if there is room beside what is kept of the layers below."""
+    return Kept(rows, check, drops=drops) if rows.numbers() + rows.held() <= KEPT else rows
 
 
 # --- rows of pictures
@@ -84,7 +95,11 @@ class Rows(ABC):
     def drop(self, before: int) -> None:    # noqa: B027 (what keeps nothing has nothing to drop)
         """These rows will not be asked for again."""
 
-    def numbers(self, check: Check) -> int:
+    @abstractmethod
+    def held(self) -> int:
+        """How many numbers are kept for it."""
+
+    def numbers(self) -> int:
         """How many numbers the picture has."""
         return self.read(0, 1).numel() * self.height
 
@@ -97,6 +112,9 @@ class Whole(Rows):
 
     def read(self, start: int, end: int) -> Tensor:
         return self._x[:, :, start:end]
+
+    def held(self) -> int:
+        return self._x.numel()
 
 
 class Scaled:
@@ -129,6 +147,30 @@ class Made(Rows):
     def drop(self, before: int) -> None:
         self._rows.drop(max(0, self._needed(before, before + 1)[0]))
 
+    def held(self) -> int:
+        return self._rows.held()
+
+
+class Latest(Rows):
+    """Rows of which those that were read last are remembered: a block's shortcut asks for what its first layer has just asked for."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows, self.height = rows, rows.height
+        self._last: tuple[int, int, Tensor] | None = None
+
+    def read(self, start: int, end: int) -> Tensor:
+        if self._last is None or not self._last[0] <= start < end <= self._last[1]:
+            self._last = None       # not two at a time
+            self._last = start, end, self._rows.read(start, end)
+        first, _, strip = self._last
+        return strip[:, :, start - first : end - first]
+
+    def drop(self, before: int) -> None:
+        self._rows.drop(before)
+
+    def held(self) -> int:
+        return self._rows.held()
+
 
 class Summed(Rows):
     """The end of a ResNet block: what was made, and what went in."""
@@ -137,12 +179,16 @@ class Summed(Rows):
         self._made, self._before, self._shortcut, self.height = made, before, shortcut, made.height
 
     def read(self, start: int, end: int) -> Tensor:
+        made = self._made.read(start, end)      # first, for it needs more rows of what went in than the shortcut: see Latest
         before = self._before.read(start, end)
-        return self._made.read(start, end) + (before if self._shortcut is None else self._shortcut(before))
+        return made.add_(before if self._shortcut is None else self._shortcut(before))
 
     def drop(self, before: int) -> None:
         self._made.drop(before)
         self._before.drop(before - 2)       # two convolutions may still look so far back
+
+    def held(self) -> int:
+        return self._made.held() + (self._before.held() if isinstance(self._before, Kept) else 0)
 
 
 class Kept(Rows):
@@ -150,14 +196,13 @@ class Kept(Rows):
 
     def __init__(self, rows: Rows, check: Check, *, drops: bool = True) -> None:
         """`drops`: what they are made from is given up on the way."""
-        self.height, self._strips = rows.height, []
-        self._sums: Tensor | None = None
+        self.height, self._strips, self.sums = rows.height, [], Sums()
         for (start, end), strip in strips(rows, check):
             if start == 0:
                 self._dtype = strip.dtype
-            self._sums = added(self._sums, strip)
-            scale = max(1.0, float(strip.abs().max()) / HALF_MOST)
-            self._strips.append((start, end, scale, (strip / scale).half()))
+            self.sums.add(strip)
+            scale = max(1.0, largest(strip) / HALF_MOST)
+            self._strips.append((start, end, scale, (strip if scale == 1 else strip / scale).half()))
             if drops:
                 rows.drop(end)
             del strip
@@ -173,46 +218,115 @@ class Kept(Rows):
     def drop(self, before: int) -> None:
         self._strips = [strip for strip in self._strips if strip[1] > before]
 
-    @property
-    def sums(self) -> Tensor:
-        assert self._sums is not None
-        return self._sums
+    def held(self) -> int:
+        return sum(strip.numel() for *_, strip in self._strips)
 
 
 def strips(rows: Rows, check: Check) -> Iterator[tuple[tuple[int, int], Tensor]]:
     """The picture in strips of about `STRIP` numbers."""
-    start, step = 0, 8
+    start, step = 0, ROWS
     while start < rows.height:
         check()
         end = min(rows.height, start + step)
         strip = rows.read(start, end)
         yield (start, end), strip
-        step = max(8, min(rows.height, STRIP * (end - start) // strip.numel() // 8 * 8))
+        step = max(ROWS, min(rows.height, STRIP * (end - start) // strip.numel() // 8 * 8))
         del strip
         start = end
 
 
-# --- group norms
+# --- layers
 
 
-def added(sums: Tensor | None, strip: Tensor) -> Tensor:
-    """Count, sum and sum of squares of each channel: [3, C], in double precision."""
-    values = strip[0].flatten(1).float()
-    variance, mean = torch.var_mean(values, dim=1, correction=0)
-    count, mean = torch.full_like(mean, values.shape[1], dtype=torch.float64), mean.double()
-    here = torch.stack([count, count * mean, count * (variance.double() + mean * mean)])
-    return here if sums is None else sums + here
+def doubled(upsampler: Any) -> Callable[[Tensor], Tensor]:
+    """A VAE's upsampler: each pixel becomes four, then a 3x3 convolution. As four 2x2 ones of the small picture, which ask less than half.
+
+    In half precision the sums of weights would be rounded, so there it stays as it is.
+    """
+    conv = upsampler.conv
+    weight = plain_weight(conv.weight)
+    if weight.dtype != torch.float32:
+        return upsampler        # type: ignore[no-any-return]
+    four = nn.ModuleDict({"all": nn.Conv2d(weight.shape[1], 4 * weight.shape[0], 2, padding=1, device="meta")})
+    layers = pack_layers(four) if isinstance(conv, PackedConv2d) else {}
+    joined = torch.cat([kernel for down in _halves(weight, 2) for kernel in _halves(down, 3)])
+    four["all"].weight = nn.Parameter(layers["all.weight"].packed(joined) if layers else joined, requires_grad=False)
+    four["all"].bias = nn.Parameter(conv.bias.repeat(4), requires_grad=False)
+
+    def layer(x: Tensor) -> Tensor:
+        made = four["all"](x).chunk(4, dim=1)
+        height, width = x.shape[2:]
+        out = torch.empty(1, weight.shape[0], 2 * height, 2 * width, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+        for place, part in enumerate(made):
+            down, right = divmod(place, 2)
+            out[:, :, down::2, right::2] = part[:, :, down : down + height, right : right + width]
+        return out
+    return layer
+
+
+def _halves(weight: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Of a kernel three wide, what the first half of a pixel sees: what lies before it, and itself twice; and what the second half sees."""
+    before, own, behind = weight.unbind(dim)
+    return torch.stack([before, own + behind], dim), torch.stack([before + own, behind], dim)
+
+
+class Sums:
+    """Count, sum and sum of squares of each channel, [3, C] in double precision.
+
+    Squares are taken of what is left without the first strip's mean: where that is large, little would be left of their difference.
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._pivot: Tensor | None = None
+
+    def add(self, strip: Tensor) -> None:
+        """Of a strip [1, C, rows, W] more."""
+        values = as_it_lies(strip).float()
+        channels = strip.shape[1]
+        rows = values.view(-1, channels) if _last(strip) else values.view(channels, -1)
+        axis = 0 if _last(strip) else 1
+        if self._pivot is None:
+            self._pivot = rows.mean(dim=axis)
+            self._total = torch.zeros_like(self._pivot, dtype=torch.float64)
+            self._squares = torch.zeros_like(self._total)
+        self._count += rows.numel() // channels
+        for piece in rows.split(max(1, PIECE // channels), dim=axis):
+            rest = piece - (self._pivot if axis == 0 else self._pivot[:, None])
+            self._total += rest.sum(dim=axis)
+            self._squares += rest.square_().sum(dim=axis)
+
+    @property
+    def moments(self) -> Tensor:
+        assert self._pivot is not None
+        pivot, count = self._pivot.double(), torch.full_like(self._total, self._count)
+        return torch.stack([count, self._total + count * pivot, self._squares + 2 * pivot * self._total + count * pivot * pivot])
+
+
+def _last(x: Tensor) -> bool:
+    """Whether a pixel's channels lie side by side."""
+    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+
+
+def as_it_lies(x: Tensor) -> Tensor:
+    """The numbers of [1, C, H, W] in the order of memory, flat."""
+    return (x.permute(0, 2, 3, 1) if _last(x) else x).reshape(-1)
+
+
+def largest(x: Tensor) -> float:
+    """The largest absolute value."""
+    low, high = as_it_lies(x).aminmax()
+    return max(float(high), -float(low))
 
 
 def moments(rows: Rows, check: Check) -> Tensor:
     """Count, sum and sum of squares of each channel of the rows."""
     if isinstance(rows, Kept):
-        return rows.sums
-    sums: Tensor | None = None
+        return rows.sums.moments
+    sums = Sums()
     for _, strip in strips(rows, check):
-        sums = added(sums, strip)
-    assert sums is not None
-    return sums
+        sums.add(strip)
+    return sums.moments
 
 
 def normed(norm: nn.GroupNorm, activation: Callable[[Tensor], Tensor], convolution: nn.Module, sums: Tensor) -> Callable[[Tensor], Tensor]:
@@ -226,7 +340,8 @@ def normed(norm: nn.GroupNorm, activation: Callable[[Tensor], Tensor], convoluti
 
     def layer(x: Tensor) -> Tensor:
         by, plus = scale.to(x.dtype)[:, None, None], shift.to(x.dtype)[:, None, None]
-        made: Tensor = convolution(activation(torch.addcmul(plus, x, by)))
+        between = torch.addcmul(plus, x, by)
+        made: Tensor = convolution(silu(between, inplace=True) if isinstance(activation, nn.SiLU) else activation(between))
         return made
     return layer
 
