@@ -17,23 +17,43 @@ ENDINGS = (".safetensors", ".ckpt")     # what a model file may end in, for the 
 
 
 class Finder:
-    """Looks into folders, and into the one that was typed into the panel. `shelf()`: a stand-in for the models that has a `scan()`, or None."""
+    """Looks into folders, and into the one that was typed into the panel. `shelf()`: a stand-in for the models that has a `scan()`, or None.
 
-    def __init__(self, folders: Sequence[Path], form: Form, panel: Panel, chooser: Chooser, screen: Screen, shelf: Callable[[], Any]) -> None:
+    `elsewhere()`: more folders, which take seconds to find.
+    """
+
+    def __init__(
+        self, folders: Sequence[Path], form: Form, panel: Panel, chooser: Chooser, screen: Screen, shelf: Callable[[], Any],
+        elsewhere: Callable[[], Sequence[Path]] = tuple,
+    ) -> None:
         self._folders, self._form, self._panel, self._chooser, self._screen, self._shelf = folders, form, panel, chooser, screen, shelf
+        self._elsewhere = elsewhere
         self._entries: list[Entry] | None = None
-        self.more: Path | None = None           # a folder that was typed into the panel
+        self._others: list[Path] = []           # folders that were found elsewhere
+        self._typed: Path | None = None         # a folder that was typed into the panel
+
+    @property
+    def more(self) -> list[Path]:
+        """Folders that were found or typed, besides those that were given."""
+        return [*self._others, *([self._typed] if self._typed is not None else [])]
 
     def look(self) -> None:
         """Look for files and show them; takes a moment, so not in a callback."""
+        self._look()
+        others = [folder for folder in self._elsewhere() if folder not in self._folders]
+        if others != self._others:
+            self._others = others
+            self._look()
+
+    def _look(self) -> None:
         self._entries = list(self._files())
         found = [(entry, entry.title) for entry in self._entries]
         typed = self._panel.folder.value.strip()
         more = Path(typed).expanduser().absolute() if typed else None
         if more is not None:
-            self.more = more.parent if more.is_file() else more
+            self._typed = more.parent if more.is_file() else more
             # The whole path: there may be another file of that name.
-            found += [(entry, str(entry.path)) for entry in _found([self.more])]
+            found += [(entry, str(entry.path)) for entry in _found([self._typed])]
         if self._shelf() is None:
             from nbsd.models import first
 
@@ -62,7 +82,7 @@ class Finder:
         return match.report(recipe, match.Listed(rows), problems(recipe)).text.splitlines()
 
     def _files(self) -> Iterable[Entry]:
-        scan: Callable[[], Iterable[Entry]] = getattr(self._shelf(), "scan", lambda: _found(self._folders))
+        scan: Callable[[], Iterable[Entry]] = getattr(self._shelf(), "scan", lambda: _found([*self._folders, *self._others]))
         return scan()
 
     def _show(self, found: Found, more: Path | None) -> None:

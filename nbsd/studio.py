@@ -85,7 +85,8 @@ class Studio:
         self._panel = Panel(parts, self._form, self._view, given, self._catalog)
         self._screen = Screen(self._show_event, self._tick, self._view.fail, host.door)
         chooser = Chooser(self._form, self._catalog)
-        self._finder = Finder(self.folders, self._form, self._panel, chooser, self._screen, lambda: self._shelf)
+        elsewhere = host.elsewhere if models is None else tuple
+        self._finder = Finder(self.folders, self._form, self._panel, chooser, self._screen, lambda: self._shelf, elsewhere)
         self._fetching = Fetching(self._catalog, self._screen, self.folders[0], self._finder.came)
         self._errands = Worker(self._errand_told)
         self._host = host
@@ -270,8 +271,8 @@ class Studio:
             from nbsd.pipeline.model import Shelf
 
             _SHELVES[key] = Shelf(self.folders)
-        if self._finder.more is not None:
-            _SHELVES[key].also(self._finder.more)
+        for folder in self._finder.more:
+            _SHELVES[key].also(folder)
         return _SHELVES[key]
 
     # --- what the buttons do; short, and from any thread

@@ -89,6 +89,18 @@ def test_colab_keeps_pictures_on_a_mounted_drive(on_colab):
     assert list(host.notes()) == []
 
 
+def test_models_of_other_notebooks_on_a_mounted_drive_are_found_by_their_folders_names(on_colab, monkeypatch):
+    assert this_host().elsewhere() == [] and HOSTS[-1].elsewhere() == []
+    there = ["AI/models", "nbsd/models", "sd/Lora", "sd/ui/embeddings", "sd/ui/models", "sd/ui/extensions/x/deep/models"]
+    for name in (*there, "sd/ui/models/Stable-diffusion", "venv/models", ".hidden/models", "photos/2024"):
+        (on_colab / name).mkdir(parents=True)
+    (on_colab / "models.txt").write_text("no folder")
+    assert this_host().elsewhere() == [on_colab / name for name in ("nbsd/models", "AI/models", "sd/Lora", "sd/ui/embeddings", "sd/ui/models")]
+    looks = iter(range(100))
+    monkeypatch.setattr(colab.time, "monotonic", lambda: 2 * next(looks))       # the third look is too late
+    assert this_host().elsewhere() == [on_colab / name for name in ("nbsd/models", "AI/models")]
+
+
 def test_colab_without_a_gpu_names_the_menu(on_colab, monkeypatch):
     on_colab.mkdir(parents=True)
     monkeypatch.setattr(machine, "gpus", list)

@@ -23,7 +23,7 @@ LONGEST = 420                                       # lines of a module
 PLAIN = ("nbsd", "nbsd.recipe", "nbsd.infotext", "nbsd.events", "nbsd.errors", "nbsd.worker", "nbsd.outputs", "nbsd.cli",
          "nbsd.prompt.weights", "nbsd.prompt.schedule", "nbsd.prompt.networks")
 HEAVY = ("torch", "ipywidgets", "diffusers", "transformers", "PIL", "IPython")
-INSTALLED_AS = {"pillow": "PIL", "huggingface-hub": "huggingface_hub"}      # where a distribution is not called as what it brings
+INSTALLED_AS = {"pillow": "PIL", "pyyaml": "yaml", "huggingface-hub": "huggingface_hub"}      # where a distribution is not called as what it brings
 BROUGHT_ALONG = {"tokenizers", "IPython", "ipykernel", "traitlets", "zmq", "google", "kaggle_secrets"}     # by those, or by the host
 # What is known to be installed where people use nbsd (the hosts' lists of August 2026); an install of nbsd must be content with it.
 THERE = {

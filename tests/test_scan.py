@@ -78,6 +78,50 @@ def test_a_folder_of_comfyui_as_it_lies(tmp_path):
     assert sorted(titles(root)) == ["4x", "anime", "bad", "fine", "ink"]
 
 
+def test_a_program_inside_the_folder_and_its_models_folder_alone(tmp_path):
+    root = tmp_path / "sd" / "webui"
+    put(root, "models/Stable-diffusion/anime.safetensors", "embeddings/bad.pt", "repositories/x.pt", "extensions/z/model.ckpt")
+    assert sorted(titles(tmp_path)) == sorted(titles(root / "models")) == ["anime", "bad"]
+
+
+SHARED = """
+a1111:
+    base_path: {base}
+    checkpoints: models/Stable-diffusion
+    loras: |
+         models/Lora
+         models/LyCORIS
+    vae: models/none
+    controlnet: models/ControlNet
+comfyui:
+    is_default: true
+    upscale_models: more/upscalers/
+    checkpoints: $NBSD_TEST_DISK/big
+"""
+
+
+@pytest.mark.parametrize("base", ["../webui", "{root}/webui/"])
+def test_the_folders_that_a_comfyui_shares_with_others(tmp_path, monkeypatch, base):
+    monkeypatch.setenv("NBSD_TEST_DISK", str(tmp_path / "disk"))
+    root = tmp_path / "comfy"
+    put(root, "models/checkpoints/own.safetensors", "more/upscalers/4x.pth")
+    put(tmp_path, "webui/models/Stable-diffusion/anime.safetensors", "webui/models/Lora/ink.safetensors", "webui/models/LyCORIS/oil.safetensors",
+        "webui/models/ControlNet/pose.safetensors", "disk/big/large.safetensors", "disk/small.safetensors")
+    (root / "extra_model_paths.yaml").write_text(SHARED.format(base=base.format(root=tmp_path)))
+    assert sorted(titles(root)) == ["4x", "anime", "ink", "large", "oil", "own"]
+
+
+@pytest.mark.parametrize("text", [
+    "a:\n  checkpoints: /", "a:\n  base_path: ..\n  checkpoints: .", "a: [1", "- a", "a: b", "a:\n  checkpoints: [x]", "a:\n  checkpoints: ' '",
+    "a:\n  base_path: 7\n  checkpoints: {b: c}", "!!python/object/apply:os.system [exit]", "a:\n  loras: 'x\0y'", "\xff", "# " + "x" * 200_000,
+])  # fmt: skip
+def test_a_list_of_folders_that_is_none_names_none(tmp_path, text):
+    put(tmp_path, "elsewhere.safetensors")
+    put(tmp_path / "comfy", "models/checkpoints/own.safetensors", "x.pt")
+    (tmp_path / "comfy" / "extra_model_paths.yaml").write_bytes(text.encode("latin-1"))
+    assert titles(tmp_path / "comfy") == ["own"]
+
+
 def test_attached_data_sets_of_kaggle_are_found_however_deep(tmp_path):
     put(tmp_path, "input/anime-model/v1/anime.ckpt", "input/some/pytorch/default/1/ink.safetensors")
     assert titles(tmp_path / "input") == ["anime", "ink"]

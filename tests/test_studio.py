@@ -20,6 +20,7 @@ from fake_shelf import ENTRIES, FakeEntry, FakeShelf
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from nbsd import finder
 from nbsd import studio as module
 from nbsd.errors import ModelError, NbsdError, NoTextEncoderError, OutputError, RecipeError, Stopped
 from nbsd.events import Note, Progress
@@ -279,6 +280,25 @@ def test_refresh_finds_new_files(studio: Studio, tmp_path: Path) -> None:
     studio._shelf.entries = (*ENTRIES, FakeEntry("new", tmp_path / "new.ckpt", "checkpoint", 5))
     studio._panel.refresh.click()
     until(lambda: shown(studio) and "new" in [value for _, value in studio._form.model.widget.options])
+
+
+def test_folders_that_take_long_to_find_are_shown_after_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    near, far, looks = tmp_path / "near", tmp_path / "far", []
+
+    def found(folders: Any) -> list[FakeEntry]:
+        looks.append(list(folders))
+        return [FakeEntry(folder.name, folder / "a.safetensors", "checkpoint", 5) for folder in folders]
+
+    monkeypatch.setattr(finder, "_found", found)
+    host = replace(module.this_host(), models=lambda: (near,), elsewhere=lambda: [near, far])
+    monkeypatch.setattr(module, "this_host", lambda: host)
+    studio = Studio(outputs=tmp_path / "outputs")
+    studio._look_for_files()
+    until(lambda: shown(studio) and len(studio._form.model.widget.options) == 3)      # the built-in one too
+    assert looks == [[near], [near, far]] and studio._finder.more == [far]
+    given = Studio(models=near, outputs=tmp_path / "outputs")
+    given._finder.look()
+    assert looks[2:] == [[near]]
 
 
 def test_a_typed_folder_or_file_is_named_by_its_whole_path(studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,11 +20,12 @@ class Host:
     notes: Callable[[], Iterator[str]] = local.notes    # sentences that its user should read; may take seconds
     door: str = "thread"                    # how events reach the screen: a row of ui.dispatch.DOORS
     headless: Callable[[], bool] = lambda: False        # a run that nobody looks at: no button will ever be pressed
+    elsewhere: Callable[[], list[Path]] = list          # more folders with model files, looked for; takes seconds
     third_party: Callable[[], None] = lambda: None      # to be called before a widget that is none of ipywidgets' own is shown
 
 
 HOSTS: tuple[Host, ...] = (     # the first that is here wins; the last always is
-    Host("Colab", colab.here, colab.models, colab.outputs, colab.notes, door="colab", third_party=colab.third_party),
+    Host("Colab", colab.here, colab.models, colab.outputs, colab.notes, door="colab", elsewhere=colab.elsewhere, third_party=colab.third_party),
     Host("Kaggle", kaggle.here, kaggle.models, kaggle.outputs, kaggle.notes, headless=kaggle.headless),
     Host("Paperspace", paperspace.here, paperspace.models, paperspace.outputs),
     Host("SageMaker Studio Lab", studiolab.here, studiolab.models, studiolab.outputs),

@@ -13,6 +13,7 @@ from typing import Any
 from nbsd.errors import ModelError
 from nbsd.models import hashes
 from nbsd.models.cache import CACHE
+from nbsd.models.comfy import extra_folders
 from nbsd.models.detect import CHECKPOINT, TEXT_ENCODER, UNET_ONLY, UNKNOWN, family_words, is_used, kind_of, lora_family, text_family
 from nbsd.models.folder import CONFIG, folder_family, size_of
 from nbsd.models.links import ENDINGS
@@ -26,9 +27,10 @@ BARE = (".bin",)                # endings of so many other things that only what
 
 # Where programs keep models below their own folder: A1111 and its kin, ComfyUI. The rest of such a folder (its Python, its pictures)
 # is not looked at.
+MODELS, EMBEDDINGS = "models", "embeddings"
 PROGRAMS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("models/Stable-diffusion", ("models", "embeddings")),
-    ("models/checkpoints", ("models", "embeddings", "custom_nodes/models")),
+    ("models/Stable-diffusion", (MODELS, EMBEDDINGS)),
+    ("models/checkpoints", (MODELS, EMBEDDINGS, "custom_nodes/models")),
 )
 NEVER = frozenset({".git", "__pycache__", "node_modules", "site-packages", "venv", ".venv", "blobs", ".locks", ".ipynb_checkpoints", ".Trash-0"})
 
@@ -54,10 +56,12 @@ def files(folders: Iterable[Path]) -> list[Path]:
 
 
 def places(folder: Path) -> list[Path]:
-    """Where to look in a folder: in a program's own folder only where it keeps models."""
+    """Where to look for a folder's models: in a program's own one only where it keeps them, and wherever else it says that it does."""
     for sign, inner in PROGRAMS:
         if (folder / sign).is_dir():
-            return [folder / name for name in inner]
+            return [*(folder / name for name in inner), *(place for more in extra_folders(folder) for place in places(more))]
+        if folder.name == MODELS and (folder.parent / sign).is_dir():
+            return [folder, folder.parent / EMBEDDINGS]
     return [folder]
 
 
@@ -100,6 +104,8 @@ def _below(folder: Path) -> Iterator[Path]:
             inner.clear()
             yield Path(root)
             continue
+        if MODELS in inner and any(os.path.isdir(os.path.join(root, sign)) for sign, _ in PROGRAMS):
+            inner[:] = [name for name in inner if name in (MODELS, EMBEDDINGS)]
         inner[:] = [name for name in inner if name not in NEVER]
         for name in names:
             if name.lower().endswith(ENDINGS) and os.path.isfile(path := os.path.join(root, name)):
