@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import nbsd
 from nbsd.errors import NbsdError
 from nbsd.events import Downloading, Event, Loading, Note, Progress
-from nbsd.recipe import LARGEST_SEED, Hires, Img2Img, Inpaint, Recipe
+from nbsd.recipe import DRAWN_BELOW, Hires, Img2Img, Inpaint, Recipe
 from nbsd.words import download_words, duration
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def recipe_from(given: argparse.Namespace, base: Recipe | None = None) -> Recipe
         values.setdefault("seed", -1)
     for name in SEEDS:
         if values.get(name) == -1:
-            values[name] = secrets.randbelow(LARGEST_SEED + 1)
+            values[name] = secrets.randbelow(DRAWN_BELOW)
     recipe = replace(base or Recipe(), **values)
     for part, kind in PARTS.items():
         options = {field.name: getattr(given, f"{part}_{field.name}") for name, field in part_fields()

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 
 LATEST = "v1.10.1"      # the version of the web UI whose rules a new recipe follows
 TODAY, OF_2022 = "v1.10", "2022-10"     # whose way of sampling: that of 1.10, or that of October 2022
-LARGEST_SEED = 2**32 - 1
+LARGEST_SEED = 2**64 - 1       # torch's generators take no larger one
+DRAWN_BELOW = 4294967294        # a random seed is smaller, modules/processing.py get_fixed_seed
 
 _TITLE = re.compile(r"^(?P<name>.*?)\s*\[(?P<hash>[0-9a-f]{6,64})\]$", re.DOTALL)
 _HASH = re.compile(r"^(?:[0-9a-f]{8}|[0-9a-f]{10}|[0-9a-f]{12}|[0-9a-f]{64})$")
@@ -95,7 +96,7 @@ class Recipe:
     sampler: str = "DPM++ 2M"               # a name in sampling.SAMPLERS
     schedule: str = "Automatic"             # a name in sampling.SCHEDULES
     cfg_scale: float = 7.0                  # 1 to 30
-    seed: int = 0                           # 0 to 2**32 - 1
+    seed: int = 0                           # 0 to 2**64 - 1
     width: int = 512                        # pixels, a multiple of 8
     height: int = 512                       # pixels, a multiple of 8
     model: str | None = None                # name, hash, path or "name [hash]"; None: the model at hand

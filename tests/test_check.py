@@ -18,7 +18,7 @@ WRONG = [
     ({"steps": True}, "steps is True: use a number"),
     ({"cfg_scale": float("nan")}, "cfg_scale is nan: use a number"),
     ({"cfg_scale": "7"}, "cfg_scale is '7': use a number"),
-    ({"seed": -1}, "seed is -1: use a value from 0 to 4294967295"),
+    ({"seed": -1}, "seed is -1: use a value from 0 to 18446744073709551615"),
     ({"sampler": "Euler A"}, "no sampler is called 'Euler A'; did you mean 'Euler a'?"),
     ({"sampler": "zzz"}, "no sampler is called 'zzz'; use one of DPM++ 2M, "),
     ({"schedule": "Karas"}, "no schedule is called 'Karas'; did you mean 'Karras'?"),

@@ -21,7 +21,7 @@ from nbsd.errors import ModelError, RecipeError
 from nbsd.events import Loading, Note, Progress
 from nbsd.infotext import from_image
 from nbsd.picture import Picture
-from nbsd.recipe import LARGEST_SEED, Hires, Img2Img, Inpaint, Recipe
+from nbsd.recipe import DRAWN_BELOW, Hires, Img2Img, Inpaint, Recipe
 
 INFOTEXT = "a cat\nNegative prompt: blurry\nSteps: 7, Sampler: Euler, Schedule type: Karras, CFG scale: 5, Seed: 42, Size: 64x128"
 
@@ -125,7 +125,7 @@ def test_pictures_are_made_larger_and_keep_their_recipe(tmp_path, capsys, monkey
 def test_a_seed_is_drawn_where_none_is_given():
     seeds = {given().seed for _ in range(4)} | {given("--seed", "-1").seed for _ in range(4)}
     assert len(seeds) > 1
-    assert all(0 <= seed <= LARGEST_SEED for seed in seeds)
+    assert all(0 <= seed < DRAWN_BELOW for seed in seeds)
 
 
 @pytest.mark.parametrize("arguments", [

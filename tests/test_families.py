@@ -235,11 +235,16 @@ def test_the_unet_gets_what_diffusers_would_give_it(loaded, tensors):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_it_makes_a_picture_with_everything_a_prompt_can_say(loaded, name):
-    recipe = Recipe(prompt="a cat AND [a dog:a mouse:0.5] :0.7", negative_prompt="bad", steps=2, width=64, height=64, pad_conds="on")
+    recipe = Recipe(
+        prompt="a cat AND [a dog:a mouse:0.5] :0.7", negative_prompt="bad", steps=3, width=64, height=64, pad_conds="on",
+        sampler="Euler", schedule="Align Your Steps",
+    )
     one, two = model(loaded[name]).generate(recipe, count=2, batch_size=2)
     assert one.image.size == (64, 64)
     assert len(one.image.getcolors(5000)) > 100
-    (again,) = model(loaded[name]).generate(recipe.nth(1))
+    levels = []
+    (again,) = model(loaded[name]).generate(recipe.nth(1), on_step=lambda step: levels.append(round(float(step.sigma), 3)))
+    assert levels == [14.615, 0.862 if "SDXL" in FAMILIES[name].name else 1.396, 0.029]     # the published table of its family
     assert max(abs(a - b) for a, b in zip(again.image.tobytes(), two.image.tobytes(), strict=True)) <= 1
 
 

@@ -331,11 +331,26 @@ def test_hires_img2img_and_inpainting():
     (Recipe(sampler="Euler", schedule="Karras", rho=5.0, sigma_min=0.1), "Schedule min sigma: 0.1, Schedule rho: 5.0", ""),
     (Recipe(sampler="Euler", rho=5.0, sigma_min=0.1), "", "Schedule min sigma: 0.1, Schedule rho: 5.0"),
     (Recipe(sampler="DDIM", steps=20, ngms=4.0), "", "NGMS: 4.0"),
+    # The hires fix runs a second sampler, which says what it uses behind what the first one said
+    (Recipe(sampler="DDIM", eta=0.5, s_churn=2.0, hires=Hires(sampler="Euler a")), "Hires sampler: Euler a, Hires upscale: 2.0, "
+     "Hires upscaler: Latent, Eta: 0.5", "Hires sampler: Euler a, Hires upscale: 2.0, Hires upscaler: Latent, Eta: 0.5, Sigma churn: 2.0"),
+    (Recipe(sampler="Euler a", eta=0.5, eta_ddim=0.3, ensd=1, hires=Hires(sampler="DDIM", extra_noise=0.1)), "ENSD: 1, Hires sampler: DDIM, "
+     "Hires upscale: 2.0, Hires upscaler: Latent, Eta: 0.5, Extra noise: 0.1, Eta DDIM: 0.3", ""),
+    (Recipe(sampler="Euler a", ensd=1, hires=Hires()), "ENSD: 1, Hires upscale: 2.0, Hires upscaler: Latent", ""),
+    (Recipe(sampler="Euler a", ensd=1, hires=Hires(sampler="DDIM")),            # eta of the last sampler decides: that of DDIM is 0
+     "Hires sampler: DDIM, Hires upscale: 2.0, Hires upscaler: Latent", "ENSD: 1, Hires sampler: DDIM, Hires upscale: 2.0, Hires upscaler: Latent"),
+    (Recipe(sampler="DPM2", schedule="Uniform", discard_penultimate_sigma=True, sigma_min=0.1, hires=Hires(sampler="Euler", schedule="Beta")),
+     "Hires sampler: Euler, Hires schedule type: Beta, Hires upscale: 2.0, Hires upscaler: Latent, Schedule min sigma: 0.1, "
+     "Discard penultimate sigma: True, Beta schedule alpha: 0.6, Beta schedule beta: 0.6", ""),
+    (Recipe(sampler="DDIM", ngms=4.0, hires=Hires(sampler="Euler")), "Hires sampler: Euler, Hires upscale: 2.0, Hires upscaler: Latent, "
+     "NGMS: 4.0", ""),
+    (Recipe(sampler="Euler", old_prompt_timelines=True, hires=Hires(prompt="[a:b:1.5]")), 'Hires prompt: "[a:b:1.5]", '
+     "Hires upscale: 2.0, Hires upscaler: Latent, Old prompt editing timelines: True", ""),
     (Recipe(sampler="Euler", old_karras=True, dialect="novelai"), "Dialect: novelai", "Dialect: novelai, Old Karras sigmas: True"),
 ])
 def test_what_is_said_and_what_only_completely(recipe, said, complete):
     def extras(text):
-        return text.rpartition("Size: 512x512")[2].removesuffix(", Version: v1.10.1").removeprefix(", ")
+        return text.rpartition("Size: 512x512")[2].removesuffix(", Version: v1.10.1").removeprefix(", ").replace("Denoising strength: 0.7, ", "")
     assert extras(write(recipe)) == said
     assert extras(write(recipe, complete=True)) == (complete or said)
 

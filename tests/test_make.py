@@ -187,6 +187,7 @@ LONG = "a very long text of many words, " * 12      # more than one chunk of 75 
     ({"skip_early_cfg": 0.3}, ["Skip Early CFG: 0.3"], []),
     ({"skip_early_cfg": 0.3, "sampler": "DDIM", "steps": 1}, [], ["Skip Early"]),   # asks the model at no time
     ({"pad_conds": "on"}, [], ["Pad conds"]),
+    ({"negative_prompt": "# (no)\nbad # (never)"}, ["Negative prompt: \nbad"], ["#"]),     # comments are no part of what was made
     ({"pad_conds": "v0"}, [], ["Pad conds"]),
     ({"pad_conds": "on", "prompt": LONG}, ["Pad conds: True"], ["Pad conds v0"]),
     ({"pad_conds": "v0", "negative_prompt": LONG}, ["Pad conds v0: True"], ["Pad conds: "]),

@@ -62,6 +62,15 @@ def test_ensd_gives_every_draw_but_the_first():
     assert torch.equal(again, shifted.next())
 
 
+@pytest.mark.parametrize("source", ["CPU", "NV"])
+def test_a_seed_may_have_64_bits_and_ensd_may_lead_beyond(source):
+    largest, zero, same = (ImageNoise([seed], SHAPE, source, ensd) for seed, ensd in ((2**64 - 1, 1), (2**32, -(2**32)), (0, 0)))
+    same.next()
+    assert not torch.equal(largest.next(), zero.next())
+    assert torch.equal(largest.next(), zero.next())         # both go on from seed 0
+    assert BrownianNoise((1, *SHAPE), [2**64 - 1], 0.1, 10, source)(torch.tensor(2.0), torch.tensor(1.0)).isfinite().all()
+
+
 def test_gpu_without_a_gpu_draws_what_a_gpu_would():
     assert torch.equal(ImageNoise([3], SHAPE, "GPU").next(), ImageNoise([3], SHAPE, "NV").next())
 

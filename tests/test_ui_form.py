@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbsd.recipe import Hires, Img2Img, Recipe
+from nbsd.recipe import DRAWN_BELOW, Hires, Img2Img, Recipe
 from nbsd.ui.controls import CONTROLS, ELSEWHERE, JOB, KINDS
-from nbsd.ui.form import LARGEST_RANDOM, RANDOM, Form, changed_fields, drawn
+from nbsd.ui.form import RANDOM, Form, changed_fields, drawn
 from nbsd.ui.parts import Parts
 from nbsd.ui.pickers import File, Picker
 
@@ -89,7 +89,7 @@ def test_a_new_panel_draws_a_seed_for_every_job() -> None:
     recipe = Form(Parts()).read()
     assert recipe == Recipe(seed=RANDOM, variation_seed=RANDOM)
     seeds = {drawn(recipe).seed for _ in range(20)}
-    assert len(seeds) == 20 and all(0 <= seed < LARGEST_RANDOM for seed in seeds)
+    assert len(seeds) == 20 and all(0 <= seed < DRAWN_BELOW for seed in seeds)
 
 
 def test_drawn_leaves_given_seeds_and_draws_a_variation_only_where_there_is_one() -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nbsd.infotext import rules
-from nbsd.recipe import OF_2022, TODAY, Img2Img, Recipe, join_title, split_title
+from nbsd.recipe import LARGEST_SEED, OF_2022, TODAY, Img2Img, Recipe, join_title, split_title
 
 Draft = dict[str, Any]      # what was read so far: path of a field -> value
 
@@ -30,6 +30,7 @@ class Key:
     get: Callable[[Recipe], str | None] = lambda _: None            # its text for a recipe; None: it makes no sense there
     put: Callable[[Draft, str], None] = lambda _, __: None          # takes a text in; raises ValueError for one that means nothing
     said: Callable[[Recipe], bool] = lambda _: False                # whether the web UI writes it for such a recipe
+    late: Callable[[Recipe], bool] = lambda _: False                # whether only the hires fix's second pass adds it, after the first's
 
 
 def whole(text: str) -> int:
@@ -48,8 +49,8 @@ def number(text: str) -> float:
 
 
 def seed(text: str) -> int:
-    """A seed that was drawn; -1 is none."""
-    if not text.isascii() or not text.isdigit() or len(text) > 19:
+    """A seed that was drawn; -1 is none, and so is one that no generator takes."""
+    if not text.isascii() or not text.isdigit() or len(text) > 20 or int(text) > LARGEST_SEED:
         raise ValueError(text)
     return int(text)
 
@@ -117,6 +118,11 @@ def title(hash_key: str, name_key: str, path: str) -> tuple[Key, Key]:
     return part(0, hash_key), part(1, name_key)
 
 
+def each_pass(row: Key) -> Key:
+    """A key that each run of a sampler may add: the hires fix makes two."""
+    return replace(row, said=lambda recipe: any(map(row.said, rules.passes(recipe))), late=lambda recipe: not row.said(rules.passes(recipe)[0]))
+
+
 def joined_title(draft: Draft, path: str) -> None:
     """Make one field of what `title` has read. A hash that is none stays where it can be seen: in the name."""
     digest, name = draft.pop(f"{path}.0", ""), draft.pop(f"{path}.1", "")
@@ -139,7 +145,8 @@ def _extra_noise() -> Key:
 
     def get(recipe: Recipe) -> str | None:
         return _text(_at(recipe, "hires.extra_noise" if recipe.hires else "img2img.extra_noise"))
-    return Key("Extra noise", ("hires.extra_noise", "img2img.extra_noise"), get, put, lambda recipe: float(get(recipe) or 0) > 0)
+    return Key("Extra noise", ("hires.extra_noise", "img2img.extra_noise"), get, put, lambda recipe: float(get(recipe) or 0) > 0,
+               lambda recipe: recipe.hires is not None)
 
 
 def _pad(key: str, mode: str) -> Key:
@@ -235,22 +242,22 @@ KEYS: tuple[Key, ...] = (
            lambda recipe: recipe.downcast_alphas and not rules.implied(recipe).get("downcast_alphas")),
     switch("Noise Schedule", "zero_terminal_snr", off="Default", on="Zero Terminal SNR"),
     value("Noise multiplier", "img2img.noise_multiplier", number, _changed("img2img.noise_multiplier", 1.0)),
-    switch("Discard penultimate sigma", "discard_penultimate_sigma",
-           lambda recipe: recipe.discard_penultimate_sigma and not rules.facts(recipe).discard_penultimate),
-    value("Schedule min sigma", "sigma_min", number, lambda recipe: recipe.sigma_min != 0 and rules.has_schedule(recipe)),
-    value("Schedule max sigma", "sigma_max", number, lambda recipe: recipe.sigma_max != 0 and rules.has_schedule(recipe)),
-    value("Schedule rho", "rho", number, rules.says_rho),
-    value("Beta schedule alpha", "beta_alpha", number, rules.runs_beta),
-    value("Beta schedule beta", "beta_beta", number, rules.runs_beta),
+    each_pass(switch("Discard penultimate sigma", "discard_penultimate_sigma",
+                     lambda recipe: recipe.discard_penultimate_sigma and not rules.facts(recipe).discard_penultimate)),
+    each_pass(value("Schedule min sigma", "sigma_min", number, lambda recipe: recipe.sigma_min != 0 and rules.has_schedule(recipe))),
+    each_pass(value("Schedule max sigma", "sigma_max", number, lambda recipe: recipe.sigma_max != 0 and rules.has_schedule(recipe))),
+    each_pass(value("Schedule rho", "rho", number, rules.says_rho)),
+    each_pass(value("Beta schedule alpha", "beta_alpha", number, rules.runs_beta)),
+    each_pass(value("Beta schedule beta", "beta_beta", number, rules.runs_beta)),
     _extra_noise(),
     switch("SGM noise multiplier", "sgm_noise_multiplier",
            lambda recipe: recipe.sgm_noise_multiplier and not recipe.img2img and not rules.facts(recipe).timesteps),
-    value("Eta", "eta", number, _eta("eta", 1.0)),
-    value("Eta DDIM", "eta_ddim", number, _eta("eta_ddim", 0.0)),
-    value("Sigma churn", "s_churn", number, _sigma("s_churn", 0.0)),
-    value("Sigma tmin", "s_tmin", number, _sigma("s_tmin", 0.0)),
-    value("Sigma tmax", "s_tmax", number, _sigma("s_tmax", 0.0)),
-    value("Sigma noise", "s_noise", number, _sigma("s_noise", 1.0)),
+    each_pass(value("Eta", "eta", number, _eta("eta", 1.0))),
+    each_pass(value("Eta DDIM", "eta_ddim", number, _eta("eta_ddim", 0.0))),
+    each_pass(value("Sigma churn", "s_churn", number, _sigma("s_churn", 0.0))),
+    each_pass(value("Sigma tmin", "s_tmin", number, _sigma("s_tmin", 0.0))),
+    each_pass(value("Sigma tmax", "s_tmax", number, _sigma("s_tmax", 0.0))),
+    each_pass(value("Sigma noise", "s_noise", number, _sigma("s_noise", 1.0))),
     # read by the web UI, but never written
     value("UniPC variant", "unipc_variant", one_of("bh1", "bh2", "vary_coeff")),
     value("UniPC skip type", "unipc_skip_type", one_of("time_uniform", "time_quadratic", "logSNR")),
@@ -258,8 +265,8 @@ KEYS: tuple[Key, ...] = (
     switch("UniPC lower order final", "unipc_lower_order_final", never),
     *_place("Hires refiner", "Refiner switch by sampling steps", "Refiner", "Refiner switch at"),
     value("Skip Early CFG", "skip_early_cfg", number, _changed("skip_early_cfg", 0.0)),
-    value("NGMS", "ngms", number, rules.says_ngms),
-    switch("NGMS all steps", "ngms_all_steps", lambda recipe: recipe.ngms_all_steps and rules.says_ngms(recipe)),
+    each_pass(value("NGMS", "ngms", number, rules.says_ngms)),
+    each_pass(switch("NGMS all steps", "ngms_all_steps", lambda recipe: recipe.ngms_all_steps and rules.says_ngms(recipe))),
     _pad("Pad conds", "on"),
     _pad("Pad conds v0", "v0"),
     *_place("VAE Decoder"),
@@ -290,6 +297,9 @@ KEYS: tuple[Key, ...] = (
     *_place("User"),
 )
 ELSEWHERE = frozenset({"prompt", "negative_prompt", "unknown"})     # fields of a recipe that need no key
+
+# The last of the keys that a run of a sampler adds: those of a second run follow.
+LAST_OF_A_PASS = "Pad conds v0"
 
 # Up to here keys have fixed places; what follows is added while a picture is made, so its order may be another.
 LAST_FIXED = "Tiling"

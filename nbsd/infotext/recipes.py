@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from nbsd.infotext import rules
-from nbsd.infotext.keys import ALIASES, KEYS, LAST_FIXED, Draft, Key, joined_title
+from nbsd.infotext.keys import ALIASES, KEYS, LAST_FIXED, LAST_OF_A_PASS, Draft, Key, joined_title
 from nbsd.infotext.rules import Leftovers, Written
 from nbsd.infotext.text import NEGATIVE, Layout, Pair, first_pass_size, hypernetwork_tag, layout, quote, unquote
 from nbsd.names import AUTOMATIC
@@ -213,10 +213,13 @@ def _fresh(recipe: Recipe, complete: bool) -> Iterator[tuple[str, str]]:
 
 def _in_order(recipe: Recipe) -> list[Key]:
     """The rows in the order in which they are written; Eta has moved since 2022."""
-    if recipe.version:
-        return list(KEYS)
-    rows = [row for row in KEYS if row.key != "Eta"]
-    rows.insert(rows.index(_ROWS["Clip skip"]), _ROWS["Eta"])
+    late = [row for row in KEYS if recipe.hires and row.late(recipe)]
+    rows = [row for row in KEYS if row not in late]
+    end = rows.index(_ROWS[LAST_OF_A_PASS]) + 1
+    rows[end:end] = late
+    if not recipe.version:
+        rows.remove(_ROWS["Eta"])
+        rows.insert(rows.index(_ROWS["Clip skip"]), _ROWS["Eta"])
     return rows
 
 

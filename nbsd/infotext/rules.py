@@ -12,7 +12,7 @@ from nbsd.infotext.text import endings, version_of
 from nbsd.names import AUTOMATIC, SAMPLER_FACTS, SCHEDULE_NAMES, SamplerFacts
 from nbsd.prompt.networks import split_networks, strip_comments
 from nbsd.prompt.schedule import and_parts, prompt_schedule
-from nbsd.recipe import OF_2022, Recipe, split_title
+from nbsd.recipe import OF_2022, Img2Img, Recipe, split_title
 
 UNIFORM = "Uniform"
 SEPARATE_SCHEDULE = "1.9.0"     # since this version "Schedule type" is a key of its own, and always written
@@ -59,6 +59,19 @@ class Leftovers(tuple[tuple[str, str], ...]):
 def is_of_2022(recipe: Recipe) -> bool:
     """Whether the model's hash is of the kind that was written until January 2023."""
     return len(split_title(recipe.model)[1]) == OLD_HASH
+
+
+def passes(recipe: Recipe) -> tuple[Recipe, ...]:
+    """What each run of a sampler is, as a recipe of its own: the hires fix makes a second one."""
+    hires = recipe.hires
+    if hires is None:
+        return (recipe,)
+    how = Img2Img(denoising_strength=hires.denoising_strength, extra_noise=hires.extra_noise, exact_steps=True)
+    second = replace(
+        recipe, hires=None, img2img=how, sampler=hires.sampler or recipe.sampler, schedule=hires.schedule or recipe.schedule,
+        steps=hires.steps or recipe.steps, prompt=hires.prompt or recipe.prompt, negative_prompt=hires.negative_prompt or recipe.negative_prompt,
+    )
+    return replace(recipe, hires=None), second
 
 
 def facts(recipe: Recipe) -> SamplerFacts:
@@ -151,12 +164,14 @@ _LABELS = {name.casefold(): row.label for row in SCHEDULE_NAMES.values() for nam
 
 
 def says_ensd(recipe: Recipe) -> bool:
-    """Always in 2022; today only for samplers that are marked so, though others use it too."""
-    return recipe.ensd != 0 and (not recipe.version or (facts(recipe).uses_ensd and recipe.eta != 0))
+    """Always in 2022; today only for samplers that are marked so, though others use it too, and by the eta of the last that ran."""
+    last = facts(passes(recipe)[-1])
+    eta = recipe.eta_ddim if last.timesteps else recipe.eta
+    return recipe.ensd != 0 and (not recipe.version or (facts(recipe).uses_ensd and eta != 0))
 
 
 def has_schedule(recipe: Recipe) -> bool:
-    """Whether the first pass runs a schedule that is computed, not the model's own."""
+    """Whether a schedule runs that is computed, not the model's own; of the hires fix, in the first pass."""
     return not facts(recipe).timesteps and label(recipe.sampler, recipe.schedule) != AUTOMATIC
 
 
@@ -201,8 +216,10 @@ def _hires_label(recipe: Recipe) -> str:
 
 
 def in_effect(recipe: Recipe, used: Collection[str]) -> Recipe:
-    """The recipe without settings of guidance that changed nothing; `used` are the keys of those that did."""
-    changes: dict[str, Any] = {}
+    """The recipe without comments and settings of guidance, which changed nothing; `used` are the keys of those that did."""
+    changes: dict[str, Any] = {"prompt": strip_comments(recipe.prompt), "negative_prompt": strip_comments(recipe.negative_prompt)}
+    if hires := recipe.hires:
+        changes["hires"] = replace(hires, prompt=strip_comments(hires.prompt), negative_prompt=strip_comments(hires.negative_prompt))
     if "NGMS" not in used:
         changes |= {"ngms": 0.0, "ngms_all_steps": False}
     if "Skip Early CFG" not in used:
@@ -221,19 +238,28 @@ def says_ngms(recipe: Recipe) -> bool:
     if row.timesteps:
         times = _time_steps(recipe)
         return any(time < recipe.ngms for time in (times if recipe.ngms_all_steps else times[1::2]))
-    steps = recipe.steps
-    if recipe.img2img:
-        steps = int(min(recipe.img2img.denoising_strength, 0.999) * recipe.steps) + 1
+    steps = _steps(recipe)[1] + 1 if recipe.img2img else recipe.steps
     several_calls = steps > 1 or row.second_order or recipe.sampler == "DPM adaptive"
     return recipe.ngms > 0 and (several_calls or recipe.ngms_all_steps)
 
 
+def _steps(recipe: Recipe) -> tuple[int, int]:
+    """The steps of the schedule, and the number (from 0) of the one at which a picture is noised, as `sampling.img2img` has them."""
+    if recipe.img2img is None:
+        return recipe.steps, recipe.steps
+    share = min(max(recipe.img2img.denoising_strength, 0.0), 0.999)
+    if not recipe.img2img.exact_steps:
+        return recipe.steps, int(share * recipe.steps)
+    return int(recipe.steps / share) if share else 0, recipe.steps - 1
+
+
 def _time_steps(recipe: Recipe) -> list[float]:
     """The time steps at which DDIM and its like ask the model, in their order (`sampling.timesteps`, `sampling.unipc`)."""
-    stride = max(1, 1000 // max(1, recipe.steps + recipe.discard_penultimate_sigma))
+    steps, t = _steps(recipe)
+    stride = max(1, 1000 // max(1, steps + recipe.discard_penultimate_sigma))
     plan = [min(1 + at, 999) for at in range(0, 1000, stride)]
     if recipe.img2img:
-        plan = plan[: int(min(recipe.img2img.denoising_strength, 0.999) * recipe.steps)]
+        plan = plan[:t]
     if recipe.sampler == "UniPC":
         # Evenly spaced, or denser at the low end: then any of them may be low
         return [999 * (1 - n / len(plan)) if recipe.unipc_skip_type == "time_uniform" else 0.0 for n in range(len(plan))]
@@ -252,17 +278,15 @@ def says_old_timelines(recipe: Recipe) -> bool:
     """Where they make a difference."""
     if not recipe.old_prompt_timelines or implied(recipe).get("old_prompt_timelines"):
         return False
-    passes: list[int | None] = [None]
-    if recipe.hires:
-        passes.append(_calls(recipe.hires.sampler or recipe.sampler, recipe.hires.steps or recipe.steps))
-    steps = _calls(recipe.sampler, recipe.steps)
-    return any(prompt_schedule(text, steps, hires) != prompt_schedule(text, steps, hires, old_timelines=True)
-               for text in _prompts(recipe) for hires in passes)
+    first, *second = passes(recipe)
+    steps = _calls(first)
+    asked: list[tuple[str, int | None]] = [(text, None) for text in _prompts(first)]
+    asked += [(text, _calls(one)) for one in second for text in _prompts(one)]
+    return any(prompt_schedule(text, steps, hires) != prompt_schedule(text, steps, hires, old_timelines=True) for text, hires in asked)
 
 
-def _calls(sampler: str, steps: int) -> int:
-    row = SAMPLER_FACTS.get(sampler)
-    return steps * 2 if row and row.second_order else steps
+def _calls(recipe: Recipe) -> int:
+    return recipe.steps * 2 if facts(recipe).second_order else recipe.steps
 
 
 def _prompts(recipe: Recipe) -> tuple[str, str]:
@@ -272,6 +296,6 @@ def _prompts(recipe: Recipe) -> tuple[str, str]:
 def _encoded(recipe: Recipe) -> Iterator[str]:
     """The texts that the text encoder gets for the two prompts."""
     prompt, negative = _prompts(recipe)
-    steps = _calls(recipe.sampler, recipe.steps)
+    steps = _calls(recipe)
     for text in (*(part.text for part in and_parts(prompt)), negative):
         yield from (one for _, one in prompt_schedule(text, steps, old_timelines=recipe.old_prompt_timelines))

@@ -34,6 +34,7 @@ class Family:
     prediction_asked: bool = False      # v-prediction models have the same tensors: the UNet has to be asked
     unet_heads: int | None = None       # attention heads on every level of the UNet; None: heads are HEAD_WIDTH wide
     numbers: tuple[str, ...] = ()       # what the UNet is told of the picture besides the pooled text, each as a sine embedding
+    aligned: str = "SD 1"               # whose published table the schedule Align Your Steps takes: `sampling.schedules.ALIGNED_SIGMAS`
     zero_empty_negative: bool = False   # an empty negative prompt is all zeros, not the vectors of an empty text
     supported: bool = True
 
@@ -64,13 +65,15 @@ _CLIP_G = TextPart(
     "conditioner.embedders.1.model.", "text_encoder_2", ("lora_te2",), open_clip=True, layer=2, norm=False, pooled=True, vectors="clip_g",
 )  # fmt: skip
 SDXL = Family(
-    "SDXL", (_CLIP_L, _CLIP_G), SDXL_SCALE, numbers=("height", "width", "top", "left", "height", "width"), zero_empty_negative=True,
+    "SDXL", (_CLIP_L, _CLIP_G), SDXL_SCALE, numbers=("height", "width", "top", "left", "height", "width"), aligned="SDXL",
+    zero_empty_negative=True,
 )
 _REFINER_TEXT = TextPart(
     "conditioner.embedders.0.model.", "text_encoder_2", ("lora_te2",), open_clip=True, layer=2, norm=False, pooled=True,
 )  # fmt: skip
 SDXL_REFINER = Family(
-    "SDXL refiner", (_REFINER_TEXT,), SDXL_SCALE, numbers=("height", "width", "top", "left", "score"), zero_empty_negative=True,
+    "SDXL refiner", (_REFINER_TEXT,), SDXL_SCALE, numbers=("height", "width", "top", "left", "score"), aligned="SDXL",
+    zero_empty_negative=True,
 )
 USED: tuple[Family, ...] = (SD1, SD2, SDXL, SDXL_REFINER)
 

@@ -62,7 +62,7 @@ class Pass:
     def from_noise(self) -> Tensor:
         """txt2img: the latents [B, 4, h, w], float32 on the model's device, as the sampler leaves them."""
         recipe, noise = self._recipe, self._noise()
-        plan = whole_plan(recipe, self.sampler, self._model.table(recipe))
+        plan = self._plan(recipe)
         start = from_noise(self.sampler, noise.next(), plan, sgm_noise_multiplier=recipe.sgm_noise_multiplier)
         guided = self._guided(recipe.steps)
         special = {"n": recipe.steps, "sigma_min": self._table.sigma_min, "sigma_max": self._table.sigma_max}    # the model's own ends
@@ -77,7 +77,7 @@ class Pass:
         steps, t = img2img_steps(recipe.steps, strength, exact)
         if not steps:
             return ground.latent
-        plan = whole_plan(replace(recipe, steps=steps), self.sampler, self._model.table(recipe))
+        plan = self._plan(replace(recipe, steps=steps))
         first = noise.next()
         if noise_multiplier != 1:
             first = first * noise_multiplier
@@ -96,6 +96,9 @@ class Pass:
         """In 2022 DDIM put the given picture, noised as far as the step was, into what it stepped from."""
         old = self._recipe.rules == OF_2022 and not ground.soft
         return ground.change is not None and old and "before" in self.sampler.options
+
+    def _plan(self, recipe: Recipe) -> Tensor:
+        return whole_plan(recipe, self.sampler, self._model.table(recipe), self._model.checkpoint.family.aligned)
 
     def _noise(self) -> ImageNoise:
         recipe = self._recipe
@@ -147,8 +150,8 @@ class Pass:
         )
 
 
-def whole_plan(recipe: Recipe, sampler: Sampler, table: NoiseTable) -> Tensor:
-    """Every noise level, or every time step, of the recipe's schedule."""
+def whole_plan(recipe: Recipe, sampler: Sampler, table: NoiseTable, aligned: str) -> Tensor:
+    """Every noise level, or every time step, of the recipe's schedule. `aligned`: as for `make_sigmas`."""
     if recipe.rules == OF_2022:
         if sampler.timesteps:
             return make_timesteps(recipe.steps, old=True)
@@ -158,7 +161,7 @@ def whole_plan(recipe: Recipe, sampler: Sampler, table: NoiseTable) -> Tensor:
     return make_sigmas(
         recipe.schedule, recipe.steps, table, sampler=sampler, sigma_min=recipe.sigma_min, sigma_max=recipe.sigma_max,
         rho=recipe.rho, beta_alpha=recipe.beta_alpha, beta_beta=recipe.beta_beta,
-        discard_penultimate=recipe.discard_penultimate_sigma, old_karras=recipe.old_karras,
+        discard_penultimate=recipe.discard_penultimate_sigma, old_karras=recipe.old_karras, aligned=aligned,
     )
 
 

@@ -20,8 +20,11 @@ from nbsd.sampling.contract import Sampler
 from nbsd.sampling.parametrize import TRAINED_STEPS, LcmTable, NoiseTable
 
 OLD_KARRAS = 0.1, 10.0      # the ends that the web UI gave Karras until October 2022
-# NVIDIA's published table for SD 1.5 (Sabour et al. 2024, arXiv:2404.14507): ten steps
-ALIGNED_SIGMAS = 14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029
+# NVIDIA's published tables (Sabour et al. 2024, arXiv:2404.14507): ten steps. The web UI takes the first for all that is not SDXL
+ALIGNED_SIGMAS: dict[str, tuple[float, ...]] = {
+    "SD 1": (14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029),
+    "SDXL": (14.615, 6.315, 3.771, 2.181, 1.342, 0.862, 0.555, 0.380, 0.234, 0.113, 0.029),
+}
 
 
 class Ends(NamedTuple):
@@ -33,6 +36,7 @@ class Ends(NamedTuple):
     rho: float          # only for schedules that have a default
     alpha: float        # of the beta distribution, as the next
     beta: float
+    aligned: tuple[float, ...]      # falling
 
 
 @dataclass(frozen=True)
@@ -104,8 +108,8 @@ def kl_optimal(n: int, ends: Ends) -> Tensor:
 
 def align_your_steps(n: int, ends: Ends) -> Tensor:
     """The published table at 11 steps, else log-linear between its entries."""
-    places = np.linspace(0, 1, n), np.linspace(0, 1, len(ALIGNED_SIGMAS))
-    sigmas = np.exp(np.interp(*places, np.log(ALIGNED_SIGMAS[::-1])))[::-1].copy()
+    places = np.linspace(0, 1, n), np.linspace(0, 1, len(ends.aligned))
+    sigmas = np.exp(np.interp(*places, np.log(ends.aligned[::-1])))[::-1].copy()
     return ended(torch.tensor(sigmas, dtype=torch.float32))
 
 
@@ -178,18 +182,19 @@ def make_sigmas(
     beta_beta: float = 0.6,
     discard_penultimate: bool = False,
     old_karras: bool = False,
+    aligned: str = "SD 1",
     device: torch.device | str = "cpu",
 ) -> Tensor:
     """The noise levels of n steps: float32, [n + 1] for most schedules, highest first.
 
     `sigma_min`, `sigma_max`, `rho`: 0 means the schedule's own. `discard_penultimate`: for samplers that do not by themselves.
-    `old_karras`: every schedule that has ends runs from 10 to 0.1. Computed on the CPU; samplers want them there
+    `old_karras`: every schedule that has ends runs from 10 to 0.1. `aligned`: a name in ALIGNED_SIGMAS. Computed on the CPU; samplers want them there
     (a scalar on the CPU multiplies a tensor on the GPU without waiting for it).
     """
     row = SCHEDULES[resolve_schedule(sampler, schedule)]
     table = sampler_table(sampler, table)
     low, high = OLD_KARRAS if old_karras else (table.sigma_min, table.sigma_max)
-    ends = Ends(table, sigma_min or low, sigma_max or high, rho or row.default_rho, beta_alpha, beta_beta)
+    ends = Ends(table, sigma_min or low, sigma_max or high, rho or row.default_rho, beta_alpha, beta_beta, ALIGNED_SIGMAS[aligned])
     discard = discard_penultimate or sampler.discard_penultimate
     sigmas = (row.sigmas or uniform)(n + discard, ends)
     if discard:

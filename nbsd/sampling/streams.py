@@ -27,7 +27,7 @@ class TorchStream:
     """torch's own generator of a device."""
 
     def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
-        self._generator = torch.Generator(device).manual_seed(seed)
+        self._generator = torch.Generator(device).manual_seed(seed % 2**64)     # with an ENSD it may be out of range
 
     def randn(self, shape: Sequence[int]) -> Tensor:
         return torch.randn(tuple(shape), generator=self._generator, device=self._generator.device)

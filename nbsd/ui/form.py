@@ -12,7 +12,7 @@ from typing import Any
 
 import ipywidgets as w
 
-from nbsd.recipe import LATEST, Recipe
+from nbsd.recipe import DRAWN_BELOW, LATEST, Recipe
 from nbsd.ui.borrowed import Borrowed
 from nbsd.ui.controls import CONTROLS, JOB, make, put
 from nbsd.ui.modes import Modes
@@ -20,7 +20,6 @@ from nbsd.ui.parts import Parts
 from nbsd.ui.pickers import Picker
 
 RANDOM = -1                     # in a seed box
-LARGEST_RANDOM = 4294967294     # the web UI draws below this, modules/processing.py get_fixed_seed
 SETTLE = 0.3                    # seconds without a change after which the page has sent what it held back; a round trip to Colab fits in
 
 
@@ -161,7 +160,7 @@ def drawn(recipe: Recipe) -> Recipe:
 
 
 def _draw() -> int:
-    return random.SystemRandom().randrange(LARGEST_RANDOM)
+    return random.SystemRandom().randrange(DRAWN_BELOW)
 
 
 def changed_fields(recipe: Recipe) -> list[str]:
