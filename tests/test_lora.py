@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from pathlib import Path
 
@@ -51,6 +52,9 @@ TURNED = torch.stack([-WEIGHT[1], WEIGHT[0], *WEIGHT[2:]])
 EIGHTH = 2**0.5 - 1     # tan(pi / 8): half of an eighth of a turn
 PARTLY = torch.stack([(WEIGHT[0] - WEIGHT[1]) * 0.5**0.5, (WEIGHT[0] + WEIGHT[1]) * 0.5**0.5, *WEIGHT[2:]])
 
+ACROSS = torch.stack([WEIGHT[:, 1], -WEIGHT[:, 0], WEIGHT[:, 2], WEIGHT[:, 3]], 1)      # peft turns inputs
+HALF_BACK = torch.tensor([[[0.0, -1], [1, 0]], [[0, 0], [0, 0]]])       # of peft's BOFT, whose halves are taken
+
 # name: (the tensors, the weight before, what is added)
 BY_HAND = {
     "LoRA of rank 1": ({"up": column(1, 2, 0, 0), "down": row(3, 0, 0, 4)}, FLAT,
@@ -81,6 +85,16 @@ BY_HAND = {
     "BOFT, first round": ({"oft_blocks": torch.stack([QUARTER, 0 * QUARTER])}, WEIGHT, torch.stack([WEIGHT[1], -WEIGHT[0], *WEIGHT[2:]]) - WEIGHT),
     "BOFT, second round": ({"oft_blocks": torch.stack([0 * QUARTER, QUARTER])}, WEIGHT,
                            torch.stack([WEIGHT[2], WEIGHT[1], -WEIGHT[0], WEIGHT[3]]) - WEIGHT),
+    "peft's OFT": ({"oft_R": column(-1, 0), "terms": torch.tensor(0)}, WEIGHT, ACROSS - WEIGHT),
+    "peft's OFT, by a series of two": ({"oft_R": column(0.5, 0), "terms": torch.tensor(2)}, WEIGHT,
+                                       torch.stack([WEIGHT[:, 1], -WEIGHT[:, 0], FLAT[0], FLAT[0]], 1)),
+    # with q^2 = -1: 1 + 2 q - 2 - 2 q + 1
+    "peft's OFT, by a series of five": ({"oft_R": column(1, 0)}, WEIGHT, torch.stack([-WEIGHT[:, 0], -WEIGHT[:, 1], FLAT[0], FLAT[0]], 1)),
+    "peft's OFT, one for all blocks": ({"oft_R": column(-1), "terms": torch.tensor(0)}, WEIGHT,
+                                       torch.stack([WEIGHT[:, 1], -WEIGHT[:, 0], WEIGHT[:, 3], -WEIGHT[:, 2]], 1) - WEIGHT),
+    "peft's BOFT": ({"boft_R": HALF_BACK[None], "boft_s": column(2, 1, 1, 1)}, WEIGHT, column(2, 1, 1, 1) * ACROSS - WEIGHT),
+    "peft's BOFT, second round": ({"boft_R": torch.stack([0 * HALF_BACK, HALF_BACK])}, WEIGHT,
+                                  torch.stack([WEIGHT[:, 2], WEIGHT[:, 1], -WEIGHT[:, 0], WEIGHT[:, 3]], 1) - WEIGHT),
     # 2 e0 e3^T, and the weight's second column in the first
     "GLoRA": ({"b2": column(2, 0, 0, 0), "b1": row(0, 0, 0, 1), "a2": column(0, 1, 0, 0), "a1": row(1, 0, 0, 0), "alpha": number(5.0)}, WEIGHT,
               torch.tensor([[2.0, 0, 0, 2], [6, 0, 0, 0], [10, 0, 0, 0], [14, 0, 0, 0]])),
@@ -165,6 +179,11 @@ FITS = [
     ({"diff": torch.ones(4, 4), "bias": torch.ones(4)}, nn.Linear(4, 4, bias=False), False),
     ({"bias": torch.ones(4)}, nn.Linear(4, 4), True),
     ({"bias": torch.ones(5)}, nn.Linear(4, 4), False),
+    ({"oft_R": torch.ones(2, 1)}, nn.Linear(4, 5), True),
+    ({"oft_R": torch.ones(3, 1)}, nn.Linear(4, 5), False),
+    ({"oft_R": torch.ones(6, 15)}, nn.Conv2d(4, 5, 3), True),
+    ({"boft_R": torch.ones(2, 2, 2, 2), "boft_s": torch.ones(5, 1)}, nn.Linear(4, 5), True),
+    ({"boft_R": torch.ones(2, 2, 2, 2), "boft_s": torch.ones(4, 1)}, nn.Linear(4, 5), False),
     ({"factor": torch.ones(4)}, nn.Linear(3, 4), True),
     ({"factor": torch.ones(4)}, nn.Linear(4, 3), False),
 ]
@@ -194,6 +213,9 @@ SPELLINGS = [
      "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q", "up"),
     ("base_model.model.mid_block.attentions.0.transformer_blocks.0.attn1.to_q.lora_B.default.weight",
      "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q", "up"),
+    ("base_model.model.down_blocks.0.attentions.0.proj_in.oft_R.weight", "lora_unet_down_blocks_0_attentions_0_proj_in", "oft_R"),
+    ("base_model.model.conv_in.boft_R", "lora_unet_conv_in", "boft_R"),
+    ("base_model.model.text_model.encoder.layers.0.mlp.fc1.boft_s", "lora_te_text_model_encoder_layers_0_mlp_fc1", "boft_s"),
     ("base_model.model.unet.conv_in.lora_magnitude_vector", "lora_unet_conv_in", "dora"),
     ("diffusion_model.middle_block.1.proj_in.lora_up.weight", "lora_unet_middle_block_1_proj_in", "up"),
 ]
@@ -274,6 +296,22 @@ def test_a_file_of_diffusers_first_naming_is_a_lora(tmp_path):
     save_file({f"{block}.up.weight": TWO_UP.clone(), f"{block}.down.weight": TWO_DOWN.clone()}, tmp_path / "ink.safetensors")
     (layer,) = read_lora(tmp_path / "ink.safetensors").layers.values()
     assert torch.equal(layer.change(FLAT), TWO)
+
+
+@pytest.mark.parametrize(("settings", "scale", "terms"), [
+    ({}, 1.0, 5),
+    ({"lora_alpha": 8, "r": 2}, 4.0, 5),
+    ({"lora_alpha": 8, "r": 2, "use_rslora": True}, 8 / 2**0.5, 5),
+    ({"lora_alpha": "8", "num_cayley_neumann_terms": 7}, 1.0, 7),
+    ({"lora_alpha": 2, "r": 2, "use_cayley_neumann": False}, 1.0, 0),
+])  # fmt: skip
+def test_what_only_pefts_settings_say_is_read_from_them(tmp_path, settings, scale, terms):
+    tensors = {"conv_in.lora_A.weight": TWO_DOWN, "conv_in.lora_B.weight": TWO_UP, "conv_out.oft_R.weight": column(1, 0)}
+    save_file({f"base_model.model.{key}": one.clone() for key, one in tensors.items()}, tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
+    layers = read_lora(tmp_path / "adapter_model.safetensors").layers
+    assert layers["lora_unet_conv_in"].scale == pytest.approx(scale) and int(layers["lora_unet_conv_out"].given["terms"]) == terms
+    torch.testing.assert_close(layers["lora_unet_conv_in"].change(FLAT), TWO * scale)
 
 
 def test_a_file_in_pickle_format_is_the_same_file(tmp_path):

@@ -100,7 +100,7 @@ KINDS: tuple[Kind, ...] = (
         LORA,
         ("lora_unet_", "lora_te", "oft_unet_", "lora_transformer_", "lycoris_", "bundle_emb"),
         (".lora_down.", ".lora_up.", ".lora_A.", ".lora_B.", ".lora.down.", "_lora.down.", ".lora_linear_layer.", ".hada_w1_a",
-         ".lokr_w1", ".oft_blocks", ".oft_diag"),
+         ".lokr_w1", ".oft_blocks", ".oft_diag", ".oft_R.", ".boft_R"),
     ),
     Kind(CHECKPOINT, ("cond_stage_model.", "conditioner.embedders.")),
     Kind(UNET_ONLY, (UNET, *dict.fromkeys(key.rstrip("*") for _, key in STRANGERS))),

@@ -21,9 +21,9 @@ from nbsd.models import families
 from nbsd.models.detect import LORA, kind_of, lora_family
 from nbsd.models.keys import UNET_RESNET
 from nbsd.models.read import Reader
+from nbsd.models.sharded import read_json
+from nbsd.models.turns import NEUMANN, Roles, butterfly_inputs, rotated, rotated_inputs
 from nbsd.models.weights import FLOATS, open_weights
-
-Roles = Mapping[str, Tensor]        # what a tensor of a layer is -> the tensor
 
 # How keys end, and which role the tensor then has. kohya's trainers, LyCORIS, diffusers and peft have names of their own.
 ENDINGS: dict[str, str] = {
@@ -31,6 +31,7 @@ ENDINGS: dict[str, str] = {
     **{f"{name}.weight": "up" for name in ("lora_up", "lora_B", "lora_B.default", "lora.up", "lora_linear_layer.up")},
     "lora_mid.weight": "mid", "alpha": "alpha", "scale": "scale",
     **{f"{name}.weight": name for name in ("a1", "a2", "b1", "b2")}, "oft_blocks": "oft_blocks", "oft_diag": "oft_diag", "rescale": "rescale",
+    "oft_R.weight": "oft_R", "boft_R": "boft_R", "boft_s": "boft_s",
     "dora_scale": "dora", "lora_magnitude_vector": "dora", "lora_magnitude_vector.weight": "dora",
     **{f"hada_{name}": f"hada_{name}" for name in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")},
     **{f"lokr_{name}": f"lokr_{name}" for name in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")},
@@ -38,11 +39,13 @@ ENDINGS: dict[str, str] = {
 }  # fmt: skip
 # The names of diffusers' first LoRA files: attn1.processor.to_q_lora.down.weight
 _PROCESSOR = re.compile(r"(.+?)(?:\.processor)?\.(to_q|to_k|to_v|to_out)_lora\.(down|up)\.weight")
-FLAGS = ("alpha", "scale", "on_input")      # single numbers, which stay on the CPU
-NORM_FLOOR = 1e-8       # keeps OFT's norms off zero, in both trainers
+FLAGS = ("alpha", "scale", "on_input", "terms")     # single numbers, which stay on the CPU
+MOST_TERMS = 100        # of a series
+SETTINGS = "adapter_config.json"        # beside a file of peft's
+PEFT = "base_model.model."
 # What stands before the layer's name, and what kohya's trainers write there.
 PREFIXES: tuple[tuple[str, str], ...] = (
-    ("base_model.model.", ""), ("oft_unet_", "lora_unet_"),
+    (PEFT, ""), ("text_model.", "lora_te_text_model."), ("oft_unet_", "lora_unet_"),
     ("model.diffusion_model.", "lora_unet_"), ("diffusion_model.", "lora_unet_"), ("unet.", "lora_unet_"),
     ("text_encoder_2.", "lora_te2_"), ("text_encoder.", "lora_te_"), ("lycoris_", "lora_unet_"),
 )  # fmt: skip
@@ -97,49 +100,6 @@ def generalized(given: Roles, weight: Tensor, ranks: int | None) -> Tensor:
     return given["b2"] @ given["b1"] + (weight.flatten(1) @ given["a2"]) @ given["a1"]
 
 
-def rotated(given: Roles, weight: Tensor, ranks: int | None) -> Tensor:
-    """OFT: the outputs [o, i, ...] turned in blocks, each by a matrix of its own [blocks, b, b]; BOFT has several rounds of it."""
-    if "oft_diag" in given:     # LyCORIS before 3.0: the turns themselves
-        turned = _turned(given["oft_diag"], weight)
-    else:
-        turns = cayley(given["oft_blocks"], given.get("alpha"), weight.shape[0])
-        turned = _butterfly(turns, weight) if turns.ndim == 4 else _turned(turns, weight)
-    if "rescale" in given:
-        turned = turned * given["rescale"].reshape(-1, *[1] * (weight.ndim - 1))
-    return turned - weight
-
-
-def cayley(blocks: Tensor, constraint: Tensor | None, outputs: int) -> Tensor:
-    """The turns that skew-symmetric matrices stand for: (1 + q)(1 - q)^-1 with q = blocks - blocks^T, no longer than allowed.
-
-    `constraint`: what the file calls alpha; times the number of outputs it is the greatest norm of all q together; 0: no limit.
-    """
-    skew = blocks - blocks.transpose(-1, -2)
-    limit = float(constraint) * outputs if constraint is not None else 0.0
-    if limit:
-        norm = skew.norm()
-        skew = skew * ((norm.clamp(max=limit) + NORM_FLOOR) / (norm + NORM_FLOOR))
-    one = torch.eye(skew.shape[-1], device=skew.device, dtype=skew.dtype)
-    return (one + skew) @ torch.linalg.inv(one - skew)
-
-
-def _turned(turns: Tensor, weight: Tensor) -> Tensor:
-    """Each block of outputs by its matrix [blocks, b, b]; by the transposed one, as kohya's and LyCORIS' trainers do."""
-    blocks, size = turns.shape[:2]
-    return torch.einsum("knm,kn...->km...", turns, weight.reshape(blocks, size, *weight.shape[1:])).reshape(weight.shape)
-
-
-def _butterfly(turns: Tensor, weight: Tensor) -> Tensor:
-    """BOFT's rounds [m, blocks, b, b] (Liu et al. 2023, arXiv:2311.06243): before each the outputs are dealt out anew."""
-    half = turns.shape[-1] // 2
-    for number, turn in enumerate(turns):
-        dealt = (-1, 2, 2**number * half, *weight.shape[1:])
-        mixed = weight.reshape(dealt).transpose(1, 2).reshape(turn.shape[0], turn.shape[1], *weight.shape[1:])
-        mixed = torch.einsum("bij,bj...->bi...", turn, mixed)
-        weight = mixed.reshape(-1, 2**number * half, 2, *weight.shape[1:]).transpose(1, 2).reshape(weight.shape)
-    return weight
-
-
 def _tucker(core: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """[r, s, ...] core, [r, o] a, [s, i] b -> [o, i, ...]. LyCORIS stores `a` the other way round here."""
     return torch.einsum("rs...,ro,si->oi...", core, a, b)
@@ -162,6 +122,8 @@ KINDS: tuple[Kind, ...] = (
     )),
     Kind(("oft_blocks",), rotated),
     Kind(("oft_diag",), rotated),
+    Kind(("oft_R",), rotated_inputs),
+    Kind(("boft_R",), butterfly_inputs),
     Kind(("a1", "a2", "b1", "b2"), generalized),
     Kind(("diff",), whole),
     Kind(("factor",), factor),
@@ -264,11 +226,26 @@ def read_lora(path: Path) -> Lora:
                 if stored.dtype not in FLOATS and place[1] not in ("alpha", "on_input"):
                     raise ModelError(f"'{path.name}' holds weights of type {stored.dtype}: quantised LoRAs are not supported")
                 found.setdefault(kohya_name(place[0]), {})[place[1]] = reader.read(stored)
+    if any(key.startswith(PEFT) for key in weights.tensors):
+        _settle(found, read_json(path.with_name(SETTINGS)))
     layers = {name: Layer(given) for name, given in found.items()}
     if not any(layer.known for layer in layers.values()):
         what = f"with {', '.join(sorted({role for given in found.values() for role in given})[:3])}"
         raise ModelError(f"'{path.name}' is a LoRA of a kind that nbsd does not know ({what}): use another version of it")
     return Lora(path, lora_family(weights.shapes), layers)
+
+
+def _settle(found: dict[str, dict[str, Tensor]], settings: Mapping[str, Any]) -> None:
+    """Add to the layers of a file of peft's what only its settings say: alpha over rank, and how OFT's turns are computed."""
+    alpha, rank = settings.get("lora_alpha", settings.get("alpha")), settings.get("r")
+    terms = settings.get("num_cayley_neumann_terms", NEUMANN) if settings.get("use_cayley_neumann", True) else 0
+    for given in found.values():
+        if "oft_R" in given and isinstance(terms, int):
+            given["terms"] = torch.tensor(max(0, min(terms, MOST_TERMS)))
+        down = given.get("down")
+        ranks = down.shape[0] if down is not None and down.ndim else rank
+        if isinstance(alpha, (int, float)) and isinstance(ranks, int) and ranks > 0 and not given.keys() & {"alpha", "oft_R", "boft_R"}:
+            given["scale"] = torch.tensor(alpha / (ranks**0.5 if settings.get("use_rslora") else ranks))
 
 
 def split_key(key: str) -> tuple[str, str] | None:
