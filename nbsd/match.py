@@ -271,6 +271,13 @@ def network_hashes(recipe: Recipe) -> dict[str, str]:
     return {name.strip(): digest.lower() for name, digest in _HASHED.findall(said)}
 
 
+def hypernetwork_hash(recipe: Recipe) -> dict[str, str]:
+    """Name in the prompt -> hash of the one hypernetwork that texts of 2022 name in keys; empty where they say no hash."""
+    said = {key: unquote(raw) for key, raw in recipe.unknown}
+    name, digest = said.get("Hypernet", "").strip(), said.get("Hypernet hash", "").strip().lower()
+    return {name: digest} if name and digest and not set(digest) - set("0123456789abcdef") else {}
+
+
 def named_files(recipe: Recipe) -> list[File]:
     """Every file that a recipe names: its models, and the networks and embeddings of its prompts."""
     keys = {key: unquote(raw) for key, raw in recipe.unknown}
@@ -278,22 +285,23 @@ def named_files(recipe: Recipe) -> list[File]:
         recipe.model, recipe.text_encoder, recipe.hires and recipe.hires.model, keys.get("Refiner")) if title]
     if recipe.vae and recipe.vae.casefold() not in ALWAYS_THERE:
         found.append(File(VAE, recipe.vae))
-    hashes = network_hashes(recipe)
+    hashes = network_hashes(recipe), hypernetwork_hash(recipe)
     for network in split_networks(recipe.prompt)[1]:
         if network.kind in TAGS and network.args and network.args[0].strip():
-            name = network.args[0].strip()
-            found.append(File(TAGS[network.kind], f"{name} [{hashes[name]}]" if name in hashes else name))
+            name, kind = network.args[0].strip(), TAGS[network.kind]
+            digest = hashes[kind == HYPERNETWORK].get(name)
+            found.append(File(kind, f"{name} [{digest}]" if digest else name))
     found += [File(EMBEDDING, f"{name.strip()} [{digest}]") for name, digest in _HASHED.findall(keys.get("TI hashes", ""))]
     return list(dict.fromkeys(found))
 
 
 def _located(file: File, files: Files) -> File:
-    """Of LoRAs and embeddings the name is enough where their hash was not computed yet."""
+    """Of networks and embeddings the name is enough where their hash was not computed yet."""
     name, _ = split_title(file.title)
     if path := files.find_by_title(file.title, file.kind):
         return File(file.kind, file.title, path)
     namesake = files.find_by_title(name, file.kind) if name and name != file.title else None
-    if namesake and file.kind in (LORA, EMBEDDING):     # the web UI goes by the name
+    if namesake and file.kind in (LORA, HYPERNETWORK, EMBEDDING):     # the web UI goes by the name
         return File(file.kind, file.title, namesake, namesake)
     return File(file.kind, file.title, None, namesake)
 

@@ -75,6 +75,7 @@ def test_unknown_keys_are_named_and_harmless_ones_are_not():
     ('Lora hashes: "line: 0123456789ab", ', "a <lora:line:0.8>", {"line_0123456789ab": "ink.safetensors"},
      "The LoRA line [0123456789ab] is ink.safetensors here."),
     ("", "a <hypernet:old:1>", {}, "Missing here: hypernetwork old."),
+    ("Hypernet: old, Hypernet hash: 0123abcd, ", "a", {}, "Missing here: hypernetwork old [0123abcd]."),
     ('TI hashes: "bad: 0123456789", ', "a", {}, "Missing here: embedding bad [0123456789]."),
     ("Hires upscale: 2, Hires checkpoint: big.safetensors [0123456789], ", "a", {}, "Missing here: model big.safetensors [0123456789]."),
 ])

@@ -18,10 +18,12 @@ import nbsd
 from nbsd import Recipe
 from nbsd.errors import ModelError, RecipeError, WrongFamilyError
 from nbsd.events import Note
+from nbsd.models import hashes
 from nbsd.models.packed import plain_weight
+from nbsd.models.store import Store
 from nbsd.pipeline.asked import asked_for
 from nbsd.pipeline.model import Shelf
-from nbsd.pipeline.networks import with_pairs
+from nbsd.pipeline.networks import Networks, with_pairs
 
 DATA = Path(__file__).parent / "data" / "fidelity"
 MODELS = DATA / "models"
@@ -175,6 +177,22 @@ def folder(tmp_path):
         return nbsd.load(MODELS / "tiny-sd1.safetensors", device="cpu", networks=tmp_path)
 
     return tmp_path, model
+
+
+def test_a_hypernetworks_hash_finds_it_under_another_name_and_is_that_of_the_file_used(tiny, folder):
+    path, _ = folder
+    shutil.copy(MODELS / "tiny-hyper.pt", path / "renamed.pt")
+    networks = Networks(Store([path]))
+    whole = hashes.sha256(path / "renamed.pt")
+    for name, said, written in (("gone", whole[:10], whole[:10]), ("gone", hashes.old_hash(path / "renamed.pt"), hashes.old_hash(path / "renamed.pt")),
+                                ("renamed", "0123abcdef", whole[:10]), ("renamed", "", ""), ("renamed", "no hash", "")):
+        text = f"a cat\nSteps: 2, Sampler: Euler, Seed: 1, Hypernet: {name}, Hypernet strength: 0.5{f', Hypernet hash: {said}' if said else ''}"
+        recipe = Recipe.from_infotext(text)
+        prepared = networks.prepare(tiny.checkpoint, recipe, lambda event: None)
+        assert [(one.path.name, strength) for one, strength in prepared.hypernetworks] == [("renamed.pt", 0.5)]
+        assert prepared.hypernetwork_hash == written
+        last = tiny.signed(recipe, prepared).infotext().splitlines()[-1]
+        assert (f"Hypernet hash: {written}" in last) if written else "Hypernet hash" not in last
 
 
 def test_another_familys_lora_is_refused_by_name(folder):

@@ -263,6 +263,7 @@ class Model:
         digest, texts = self._hash.result()
         signed = replace(effective, model=join_title(self.name, digest), vae=vae, text_encoder=texts)
         hashes = ", ".join(dict.fromkeys(one.signature for one in (networks, second) if one is not None and one.signature))
+        shown["Hypernet hash"] = networks.hypernetwork_hash if networks else ""
         return with_pairs(signed, {**shown, "Lora hashes": hashes, "TI hashes": self.texts.signature(recipe)})
 
     def _shown(self, recipe: Recipe) -> tuple[Recipe, dict[str, str]]:

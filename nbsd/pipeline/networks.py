@@ -15,7 +15,7 @@ from nbsd.errors import ModelError, RecipeError, WrongFamilyError
 from nbsd.events import Event, Note
 from nbsd.infotext import quote
 from nbsd.infotext.rules import Leftovers, Written
-from nbsd.match import network_hashes
+from nbsd.match import hypernetwork_hash, network_hashes
 from nbsd.models import hashes
 from nbsd.models.detect import HYPERNETWORK, LORA
 from nbsd.models.hypernetworks import Hypernetwork, acting, acts_on, read_hypernetwork
@@ -58,6 +58,7 @@ class Prepared:
     loras: list[Fitted] = field(default_factory=list)
     hypernetworks: list[tuple[Hypernetwork, float]] = field(default_factory=list)
     hashes: dict[str, str] = field(default_factory=dict)    # name in the prompt -> first 12 digits, of LoRAs
+    hypernetwork_hash: str = ""                             # of the one whose hash the recipe says, in as many digits
     text_key: tuple[object, ...] = ()                       # equal where texts are encoded alike
 
     @property
@@ -124,12 +125,17 @@ class Networks:
             prepared.loras.append(Fitted(self._fitted(lora, one, known, checkpoint, report if first else _quiet), one))
             prepared.hashes[one.name] = _digest(path)
             key.append((_version(path), one.strength, one.ranks))
+        said = hypernetwork_hash(recipe)
         for one in asked:
             if one.kind == HYPERNETWORK:
-                hypernetwork = self._kept(HYPERNETWORK, self._find(one), read_hypernetwork)
+                digest = said.get(one.name, "")
+                path = self._find(one, digest)
+                hypernetwork = self._kept(HYPERNETWORK, path, read_hypernetwork)
                 if not acts_on(checkpoint.unet, hypernetwork):
                     raise WrongFamilyError(f"the hypernetwork '{one.name}' fits no attention of {checkpoint.name}: take {one.tag} out")
                 prepared.hypernetworks.append((hypernetwork, one.strength))
+                if digest:      # today's web UI writes none; a text of 2022 that has one says that of the file which was used
+                    prepared.hypernetwork_hash = hashes.old_hash(path) if len(digest) == hashes.OLD else hashes.sha256(path)[: len(digest)]
         prepared.text_key = tuple(key)
         return prepared
 
