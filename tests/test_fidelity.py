@@ -6,8 +6,10 @@ import importlib
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 DATA = Path(__file__).parent / "data" / "fidelity"
@@ -80,6 +82,14 @@ def test_a_picture_whose_latents_differ_fails(tool, tmp_path, capsys, monkeypatc
     written(tmp_path, "e_vae", recorded, tensors)
     assert tool.main(arguments) == 1
     assert "e_vae_000: latents: off by 0.01" in capsys.readouterr().out
+
+
+def test_a_nudge_is_a_share_of_each_answer(tool):
+    model, x = SimpleNamespace(predict=lambda x: x), torch.full((1000,), 3.0)
+    importlib.import_module("fidelity_pictures").nudge(model, 1e-3)
+    first, second = model.predict(x), model.predict(x)
+    assert float((first - x).std()) == pytest.approx(3e-3, rel=0.1)
+    assert not torch.equal(first, second)
 
 
 def test_what_nbsd_cannot_make_is_counted_as_failed_and_named(tool, tmp_path, capsys):

@@ -1,10 +1,11 @@
 """Does nbsd compute what the web UI computes? Runs every recorded case of a folder and counts.
 
-    python tools/fidelity.py DIR [--models DIR] [--family NAME ...] [--case ID ...] [--json FILE]
+    python tools/fidelity.py DIR [--models DIR] [--family NAME ...] [--case ID ...] [--json FILE] [--nudge SHARE]
 
 Pictures are made through the public surface (`load(...).generate(...)`), everything else by the module that owns the rule.
 A case that nbsd cannot run yet counts as failed and is named. The error of a case is given as a share of what is allowed:
 1.0 is the tolerance itself; what has to be exact has an error of 0 or of infinity. Exit status 1 when a case fails.
+`--nudge 1e-7` shows what rounding alone does to a picture: DPM adaptive's steps, and so its picture, follow it.
 """
 
 from __future__ import annotations
@@ -58,9 +59,9 @@ class Family:
         return {"cases": self.cases, "passed": self.passed, "worst": worst, "worst_case": self.worst_case, "failed": list(self.failed)}
 
 
-def run(folder: Path, models: Path, families: list[str], cases: list[str]) -> dict[str, Family]:
+def run(folder: Path, models: Path, families: list[str], cases: list[str], nudge: float = 0.0) -> dict[str, Family]:
     found: dict[str, Family] = {}
-    with Bench(folder, models) as bench:
+    with Bench(folder, models, nudge) as bench:
         for name, recorded in read(folder):
             if families and not any(name.startswith(wanted) for wanted in families):
                 continue
@@ -108,11 +109,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--models", type=Path, help="where the model files lie (default: FOLDER/models)")
     parser.add_argument("--family", action="append", default=[], help="only families whose names start so; may be given often")
     parser.add_argument("--case", action="append", default=[], help="only this case; may be given often")
+    parser.add_argument("--nudge", type=float, default=0.0, help="change every answer of the UNet at random by this share of it")
     parser.add_argument("--json", type=Path, help="write the result here, too")
     told = parser.parse_args(arguments)
     if not told.folder.is_dir():
         parser.error(f"{told.folder} is no folder")
-    found = run(told.folder, told.models or told.folder / "models", told.family, told.case)
+    found = run(told.folder, told.models or told.folder / "models", told.family, told.case, told.nudge)
     cases, passed = sum(one.cases for one in found.values()), sum(one.passed for one in found.values())
     print(f"{'all':16} {passed:4} of {cases:4} passed")
     if told.json:

@@ -27,8 +27,9 @@ class NotRun(Exception):
 class Bench:
     """A folder of recorded cases and the models they ran on."""
 
-    def __init__(self, folder: Path, models: Path) -> None:
-        self.folder, self.models = folder, models
+    def __init__(self, folder: Path, models: Path, nudge: float = 0.0) -> None:
+        """`nudge`: share by which every answer of a UNet is changed at random."""
+        self.folder, self.models, self.nudge = folder, models, nudge
         self.family: str = ""
         self.recorded: dict[str, Any] = {}
         self.kept: dict[Any, Any] = {}          # loaded models and the like, for all cases

@@ -117,7 +117,20 @@ def model_of(bench: Bench, case: dict[str, Any]) -> Any:
             file_of(bench, name), vae=vae, device="cpu", dtype="float32", embeddings=bench.models, networks=bench.models,
             prediction="v_prediction" if name.endswith("-v") else None,
         )
+        if bench.nudge:
+            nudge(bench.kept[key], bench.nudge)
     return bench.kept[key]
+
+
+def nudge(model: Any, share: float) -> None:
+    """Change every answer of the model's UNet at random by this share of it: how much of a difference can be rounding alone?"""
+    predict, noise = model.predict, torch.Generator().manual_seed(0)
+
+    def nudged(*asked: Any) -> torch.Tensor:
+        answer: torch.Tensor = predict(*asked)
+        return answer * (1 + share * torch.randn(answer.shape, generator=noise))
+
+    model.predict = nudged
 
 
 def file_of(bench: Bench, name: str) -> Path:
