@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -150,7 +150,11 @@ def written(recipe: Recipe) -> tuple[str, ...] | None:
 
 
 def draws_noise(recipe: Recipe) -> bool:
-    """Whether the sampler draws noise after the start from the generators that ENSD seeds anew."""
+    """Whether a sampler draws noise after the start from the generators that ENSD seeds anew."""
+    return any(map(_draws_noise, rules.passes(recipe)))
+
+
+def _draws_noise(recipe: Recipe) -> bool:
     if recipe.steps < 2:
         return False
     row = rules.facts(recipe)
@@ -168,8 +172,8 @@ def uses_emphasis(recipe: Recipe) -> bool:
 
 
 def runs_karras(recipe: Recipe) -> bool:
-    """Whether the noise levels are Karras'."""
-    return not rules.facts(recipe).timesteps and rules.label(recipe.sampler, recipe.schedule) == "Karras"
+    """Whether the noise levels are Karras', in one of the passes."""
+    return any(not rules.facts(one).timesteps and rules.label(one.sampler, one.schedule) == "Karras" for one in rules.passes(recipe))
 
 
 def timelines_differ(recipe: Recipe) -> bool:
@@ -217,14 +221,14 @@ def _long(recipe: Recipe) -> bool:
 
 def _ensd_unsaid(recipe: Recipe) -> bool:
     """Before 1.6 it was written for every sampler, since then only for some of those that use it."""
-    return draws_noise(recipe) and not rules.facts(recipe).uses_ensd and not rules.is_before(recipe.version, "1.6.0")
+    return draws_noise(recipe) and not rules.says_ensd(replace(recipe, ensd=1)) and not rules.is_before(recipe.version, "1.6.0")
 
 
 def _between_steps(recipe: Recipe) -> bool:
     """Whether the noise levels lie between the model's own, so that rounding to them changes something."""
-    if rules.facts(recipe).timesteps:
-        return False
-    return rules.label(recipe.sampler, recipe.schedule) not in ("Simple", "DDIM") and recipe.sampler != "LCM"
+    return any(
+        not rules.facts(one).timesteps and rules.label(one.sampler, one.schedule) not in ("Simple", "DDIM") and one.sampler != "LCM"
+        for one in rules.passes(recipe))
 
 
 def _has(kind: str) -> Callable[[Recipe], bool]:
@@ -247,9 +251,9 @@ UNWRITTEN: tuple[Unwritten, ...] = (
     Unwritten("", "Comments in the prompt may have been switched off, so that # was text.",
               lambda recipe: "#" in recipe.prompt + recipe.negative_prompt),
     Unwritten("UniPC order", "UniPC's options are not written: variant bh1, order 3 are assumed.",
-              lambda recipe: recipe.sampler == "UniPC"),
+              lambda recipe: any(one.sampler == "UniPC" for one in rules.passes(recipe))),
     Unwritten("", "In a batch of the web UI an SDE sampler could draw one noise for all pictures.",
-              lambda recipe: rules.facts(recipe).brownian),
+              lambda recipe: any(rules.facts(one).brownian for one in rules.passes(recipe))),
     Unwritten("", "LoRAs may have been added by the old method (lora_functional).", _has(LORA)),
     Unwritten("Color correction", "Colour correction after img2img may have been on.", lambda recipe: recipe.img2img is not None),
     Unwritten("Exact steps", "img2img may have made exactly the steps given.", lambda recipe: recipe.img2img is not None),

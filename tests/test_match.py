@@ -21,7 +21,7 @@ from nbsd.match import (
     uses_emphasis,
     written,
 )
-from nbsd.recipe import Recipe
+from nbsd.recipe import Hires, Recipe
 
 CLASSIC = """best quality, masterpiece, asuka langley sitting cross legged on a chair
 Negative prompt: lowres
@@ -155,6 +155,9 @@ def test_problems_are_passed_on():
     (text(sampler="Euler a"), "ENSD", False),                               # written where it is not 0
     (text(sampler="DPM++ SDE"), "ENSD", False),                             # uses none
     (text(sampler="LCM", more="ENSD: 5, "), "ENSD", False),
+    (text(sampler="Euler", more="Hires upscale: 2, Hires sampler: Restart, "), "ENSD", True),
+    (text(sampler="Euler a", more="Hires upscale: 2, Hires sampler: DDIM, "), "ENSD", True),    # not written: DDIM's eta is 0
+    (text(sampler="Euler a", more="Hires upscale: 2, Hires sampler: Euler, "), "ENSD", False),
     (text(sampler="UniPC"), "UniPC", True),
     (text("a cat # mine"), "Comments", True),
     (text("a <lora:line:1>"), "LoRAs", True),
@@ -172,7 +175,7 @@ def test_only_what_matters_to_this_recipe_is_called_unwritten(recipe, word, told
     (Recipe(sampler="Euler a"), True), (Recipe(sampler="Euler a", eta=0.0), False), (Recipe(sampler="Euler a", steps=1), False),
     (Recipe(sampler="Euler"), False), (Recipe(sampler="Heun", s_churn=1.0), True), (Recipe(sampler="DDIM", eta_ddim=0.1), True),
     (Recipe(sampler="DDIM"), False), (Recipe(sampler="PLMS", eta_ddim=1.0), False), (Recipe(sampler="DPM++ SDE"), False),
-    (Recipe(sampler="LCM"), True), (Recipe(sampler="nobody's"), False),
+    (Recipe(sampler="LCM"), True), (Recipe(sampler="nobody's"), False), (Recipe(sampler="Euler", hires=Hires(sampler="Euler a")), True),
 ])
 def test_who_draws_noise(recipe, expected):
     assert draws_noise(recipe) == expected
