@@ -19,6 +19,7 @@ from nbsd.models.families import SD1, SD2, SDXL, SDXL_REFINER
 from nbsd.models.load import ask, load_checkpoint
 from nbsd.models.lora import places
 from nbsd.models.packed import plain_weight
+from nbsd.models.shown import family_words
 from nbsd.models.store import Store
 from nbsd.models.weights import open_weights
 from nbsd.pipeline.compute import choose
@@ -337,7 +338,7 @@ def test_unets_that_read_more_than_the_latent(tmp_path, monkeypatch, name, chann
     path = write(tmp_path / "more.safetensors", name, channels=channels, texts=short(name))
     got = load_checkpoint(path)
     assert (got.family, got.purpose) == (FAMILIES[name], purpose)
-    assert detect.family_words(open_weights(path).shapes) == f"{FAMILIES[name].name} {purpose}"
+    assert family_words(open_weights(path).shapes) == f"{FAMILIES[name].name} {purpose}"
     x, t, context = torch.randn(1, channels, 8, 8), torch.tensor([9.0]), torch.randn(1, 77, sizes(name).context)
     more = {"added_cond_kwargs": {"text_embeds": torch.randn(1, 48), "time_ids": torch.ones(1, 6)}} if name == "sdxl" else {}
     unet = their_unet(name, load_file(path), channels)

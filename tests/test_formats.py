@@ -190,6 +190,10 @@ def test_a_folder_of_diffusers_is_the_same_model(files, loaded, tmp_path, name, 
     (entry,) = Store([tmp_path]).scan()
     assert (entry.path, entry.kind, entry.family) == (path, "checkpoint", loaded[name].family.name)
     assert entry.size == sum(file.stat().st_size for file in weights)
+    store = Store([tmp_path])
+    assert store.find(got.hash) == store.find(f"{got.name} [{got.hash}]") == path
+    with pytest.raises(ModelError, match=f"has another hash .{got.hash}."):
+        store.find(f"{got.name} [0123456789]")
 
 
 def test_a_folder_with_pickles_and_a_schedulers_word(files, loaded, tmp_path):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import struct
+from math import prod
 from pathlib import Path
 
 import pytest
+import torch
 
 from nbsd.models import hashes, scan
 from nbsd.models.cache import CACHE, FileCache
@@ -47,15 +49,48 @@ def test_every_kind(tmp_path, kind):
     put(tmp_path / "m", "a.safetensors", kind=kind)
     (entry,) = Store([tmp_path / "m"]).scan()
     assert (entry.kind, entry.size) == (kind, len(small(kind)))
-    assert entry.problem == ""
+    assert ("it is of no known model family" in entry.problem) == (kind == "unknown")
 
 
-def test_a_text_encoders_own_file_has_its_models_family(tmp_path):
-    for width, family in ((768, "SD 1"), (1024, "SD 2"), (64, "")):
-        header = json.dumps({"text_model.embeddings.token_embedding.weight": {"dtype": "F16", "shape": [1, width], "data_offsets": [0, 2 * width]}}).encode()
-        (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(2 * width))
-        (entry,) = Store([tmp_path]).scan()
-        assert (entry.kind, entry.family) == ("text encoder", family)
+ATTENTION = "transformer_blocks.0.attn2.to_k.weight"
+IN_LISTS = [       # tensors -> kind, family and what is said of it
+    ({"text_model.embeddings.token_embedding.weight": [1, 768]}, "text encoder", "SD 1", ""),
+    ({"text_model.embeddings.token_embedding.weight": [1, 64]}, "text encoder", "", ""),
+    ({"encoder.block.0.layer.0.SelfAttention.q.weight": [1, 1]}, "text encoder", "T5", ""),
+    ({"emb_params": [2, 1024]}, "embedding", "SD 2", ""),
+    ({"clip_l": [1, 768], "clip_g": [1, 1280]}, "embedding", "SDXL", ""),
+    ({"decoder.conv_in.weight": [1, 16, 3, 3], "decoder.mid.block_1.norm1.weight": [1]}, "vae", "SD 3 or Flux", ""),
+    ({"decoder.conv_in.weight": [1, 4, 3, 3], "decoder.mid.block_1.norm1.weight": [1]}, "vae", "", ""),
+    ({"control_model.x.weight": [1], f"control_model.input_blocks.1.1.{ATTENTION}": [1, 768]}, "controlnet", "SD 1", "is a ControlNet, not a model"),
+    ({"double_blocks.0.img_attn.qkv.weight": [1, 1]}, "unet", "Flux", "is a model of the family Flux, which nbsd does not support"),
+    ({"down_blocks.0.x": [1]}, "part", "", "is one part of a model in diffusers' layout"),
+    ({"something": [1]}, "unknown", "", "it is of no known model family"),
+]
+
+
+@pytest.mark.parametrize(("shapes", "kind", "family", "said"), IN_LISTS)
+def test_what_a_list_says_of_a_file(tmp_path, shapes, kind, family, said):
+    header, at = {}, 0
+    for key, shape in shapes.items():
+        header[key] = {"dtype": "F16", "shape": shape, "data_offsets": [at, at := at + 2 * prod(shape)]}
+    text = json.dumps(header).encode()
+    (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + bytes(at))
+    (entry,) = Store([tmp_path]).scan()
+    assert (entry.kind, entry.family) == (kind, family)
+    assert (said in entry.problem) if said else not entry.problem
+
+
+def test_hypernetworks_and_old_embeddings_have_families_too(tmp_path):
+    two = {"linear.0.weight": torch.zeros(1)}
+    torch.save({320: (two, two), 768: (two, two), 1280: (two, two)}, tmp_path / "a.pt")
+    torch.save({"string_to_param": {"*": torch.zeros(3, 768)}}, tmp_path / "b.pt")
+    assert [(entry.kind, entry.family) for entry in Store([tmp_path]).scan()] == [("hypernetwork", "SD 1"), ("embedding", "SD 1")]
+
+
+def test_files_that_every_folder_has_are_called_like_their_folder(tmp_path):
+    put(tmp_path, "ink/pytorch_lora_weights.safetensors", "oil/adapter_model.safetensors", "plain.safetensors",
+        "models--owner--hair/snapshots/abc/pytorch_lora_weights.safetensors")
+    assert sorted(titles(tmp_path)) == ["ink", "oil", "owner/hair", "plain"]
 
 
 def test_a_checkpoint_has_a_family(tiny_model, tmp_path):

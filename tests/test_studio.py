@@ -276,6 +276,13 @@ def test_what_is_in_the_lists(studio: Studio) -> None:
     assert studio.recipe.model == "dreamy-v8" and studio.recipe.vae is None and studio._panel.hint.value == ""
 
 
+def test_strangers_in_folders_of_other_kinds_are_no_models(tmp_path: Path) -> None:
+    strange = [FakeEntry(name, Path(name, f"{name}.pt"), "unknown", 5, problem="no") for name in ("clip_vision", "sams", "models")]
+    studio = made(tmp_path, FakeShelf(entries=(*ENTRIES, *strange)))
+    assert [value for _, value in studio._form.model.widget.options] == ["dreamy-v8", "old-anime", "broken", "models"]
+    assert {row.title for row in studio._catalog._rows} > {"clip_vision", "sams"}
+
+
 def test_refresh_finds_new_files(studio: Studio, tmp_path: Path) -> None:
     studio._shelf.entries = (*ENTRIES, FakeEntry("new", tmp_path / "new.ckpt", "checkpoint", 5))
     studio._panel.refresh.click()

@@ -108,7 +108,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(VAE, ("first_stage_model.decoder.", "decoder.up.", "decoder.mid.", "decoder.up_blocks.", "taesd_")),
     Kind(EMBEDDING, ("emb_params", "string_to_param", "clip_g", "clip_l")),
     Kind(PART, ("down_blocks.", "up_blocks.", "mid_block.", "conv_in.", "time_embedding.")),
-    Kind(TEXT_ENCODER, ("text_model.", "transformer.resblocks.", "cond_stage_model")),
+    Kind(TEXT_ENCODER, ("text_model.", "transformer.resblocks.", "cond_stage_model", "encoder.block.")),
     Kind(UPSCALER, ("conv_first.", "model.0.", "body.0.", "params_ema", "layers.0.residual_group")),
 )
 
@@ -215,26 +215,6 @@ def checkpoint_family(weights: Weights) -> Family:
     if not family.supported:
         raise WrongFamilyError(f"'{name}' is a model of the family {family.name}, which nbsd does not support: {CHOOSE}.")
     return family
-
-
-def family_words(shapes: Shapes) -> str:
-    """The family of a checkpoint and what it is made for, as a list shows it: "SD 1", "SDXL inpainting"."""
-    family = family_of(shapes)
-    return f"{family.name} {purpose_of(shapes)}".strip() if family.supported else family.name
-
-
-def text_family(shapes: Shapes) -> str:
-    """The family whose text encoder a file of its own is, in words, by its width; empty where that does not tell."""
-    width = next((shape[1] for key, shape in shapes.items() if key.endswith("token_embedding.weight") and len(shape) == 2), 0)
-    return TEXT_WIDTHS[width].name if width in TEXT_WIDTHS else ""
-
-
-def is_used(shapes: Shapes) -> bool:
-    """Whether these are of a family that nbsd makes pictures with."""
-    try:
-        return family_of(shapes).supported
-    except UnknownModelError:
-        return False
 
 
 def _for(weights: Weights) -> str:

@@ -39,6 +39,14 @@ def weights_file(folder: Path, part: str) -> Path:
     raise ModelError(f"the folder '{folder.name}' holds no weights of a {part} (such as {part}/{WEIGHTS[0]}): download it whole, or choose another.")
 
 
+def hashed_file(path: Path) -> Path:
+    """The file whose hash a model goes by: itself, or of a folder the UNet's file (of several the first). Raises ModelError."""
+    if not path.is_dir():
+        return path
+    file = weights_file(path, "unet")
+    return shards_of(file)[0] if is_index(file) else file
+
+
 def size_of(folder: Path) -> int:
     """Bytes of the weights that are read of a model in a folder; other versions beside them do not count."""
     total = 0

@@ -25,6 +25,7 @@ from nbsd.models.detect import AVERAGES, CHOOSE, checkpoint_family, kind_of
 from nbsd.models.families import LINEAR_END, LINEAR_START, TIMESTEPS, Family, TextPart
 from nbsd.models.folder import (
     folder_family,
+    hashed_file,
     scheduler,
     unet_arguments,
     weights_file,
@@ -40,10 +41,9 @@ from nbsd.models.keys import (
 )
 from nbsd.models.read import Reader
 from nbsd.models.shapes import text_config
-from nbsd.models.sharded import shards_of
 from nbsd.models.unet import make_unet
 from nbsd.models.vae import plan_own_vae, plan_vae_file
-from nbsd.models.weights import FLOATS, Weights, is_index, open_weights
+from nbsd.models.weights import FLOATS, Weights, open_weights
 
 ALPHAS = "alphas_cumprod"
 # How files say that they predict v: a tensor of that name (SDXL's anime descendants), or the trainer's note in the header.
@@ -195,7 +195,7 @@ def plan_folder(path: Path, vae: Path | None, text_encoder: str | Path | None) -
     trained = scheduler(path)
     return Plans(
         family, unet, autoencoder, texts, parts, _scheduled(path, trained), stated_by(trained),
-        trained.get("rescale_betas_zero_snr") is True, shards_of(file)[0] if is_index(file) else file,
+        trained.get("rescale_betas_zero_snr") is True, hashed_file(path),
     )  # fmt: skip
 
 

@@ -14,12 +14,13 @@ from nbsd.errors import ModelError
 from nbsd.models import hashes
 from nbsd.models.cache import CACHE
 from nbsd.models.comfy import extra_folders
-from nbsd.models.detect import CHECKPOINT, TEXT_ENCODER, UNET_ONLY, UNKNOWN, family_words, is_used, kind_of, lora_family, text_family
-from nbsd.models.folder import CONFIG, folder_family, size_of
+from nbsd.models.detect import CHECKPOINT, TEXT_ENCODER, UNKNOWN
+from nbsd.models.folder import CONFIG, folder_family, hashed_file, size_of
 from nbsd.models.links import ENDINGS
+from nbsd.models.shown import shown
 from nbsd.models.weights import open_weights
 
-RULES = 6       # raised when detection changes, so that what was remembered is found out anew
+RULES = 7       # raised when detection changes, so that what was remembered is found out anew
 INDEX = "model_index.json"      # a folder with this file is one model, in diffusers' layout
 HUB_REPO = "models--"           # what a folder of the hub's cache begins with
 QUICK = 2_000_000               # bytes that are hashed at once
@@ -32,6 +33,8 @@ PROGRAMS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("models/Stable-diffusion", (MODELS, EMBEDDINGS)),
     ("models/checkpoints", (MODELS, EMBEDDINGS, "custom_nodes/models")),
 )
+# What diffusers and peft call every file of a kind.
+NAMELESS = frozenset({"adapter_model", "pytorch_lora_weights", "learned_embeds"})
 NEVER = frozenset({".git", "__pycache__", "node_modules", "site-packages", "venv", ".venv", "blobs", ".locks", ".ipynb_checkpoints", ".Trash-0"})
 
 
@@ -45,7 +48,7 @@ class Entry:
     family: str         # "SD 1", ...; empty where the file does not tell
     size: int           # bytes
     problem: str = ""   # why it cannot be used; one sentence
-    lacks: str = ""     # what a checkpoint has to take from another file: "text encoder" or nothing
+    lacks: str = ""     # what a checkpoint has to take from other files: "text encoder", "VAE" or both
     digest: str = ""    # the hash it is known by: 10 digits of SHA-256, or the 8 of before 2023 while that was not computed; "" for a folder
 
 
@@ -117,19 +120,17 @@ def _look(path: Path) -> dict[str, Any]:
     seen: dict[str, Any] = {"rules": RULES, "kind": UNKNOWN, "family": "", "problem": ""}
     try:
         if path.is_dir():
-            return {"seen": seen | _look_at_folder(path)}
-        weights = open_weights(path)
-        kind = kind_of(weights)
-        if kind == UNET_ONLY and is_used(weights.shapes):
-            kind, seen["lacks"] = CHECKPOINT, TEXT_ENCODER
-        seen["kind"] = kind
-        seen["family"] = {CHECKPOINT: family_words, TEXT_ENCODER: text_family}.get(kind, lora_family)(weights.shapes)
-        # The old hash of a file that ends before 1 MiB is that of nothing; its SHA-256 is as quick.
-        if path.stat().st_size < QUICK:
-            return {"seen": seen, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-        return {"seen": seen, "old": hashes.old_hash(path)}
+            return {"seen": seen | _look_at_folder(path), **_quick_hash(hashed_file(path))}
+        return {"seen": seen | shown(open_weights(path))._asdict(), **_quick_hash(path)}
     except (ModelError, OSError) as error:
         return {"seen": seen | {"kind": UNKNOWN, "problem": str(error)}}
+
+
+def _quick_hash(path: Path) -> dict[str, str]:
+    """The old hash. That of a file which ends before 1 MiB is of nothing; its SHA-256 is as quick."""
+    if path.stat().st_size < QUICK:
+        return {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    return {"old": hashes.old_hash(path)}
 
 
 def _look_at_folder(path: Path) -> dict[str, Any]:
@@ -151,8 +152,11 @@ def _names(found: list[Path]) -> dict[Path, str]:
 
 
 def stem(path: Path) -> str:
-    """What a file is called; a folder in the hub's cache is called like its repository, any other like itself."""
+    """What a file is called; one that its program calls so in any folder is called like the folder, and what lies in the hub's cache like its
+    repository."""
     if path.suffix.lower() in ENDINGS:
-        return path.stem
+        if path.stem not in NAMELESS:
+            return path.stem
+        path = path.parent
     repo = next((part for part in reversed(path.parts) if part.startswith(HUB_REPO)), "")
     return repo.removeprefix(HUB_REPO).replace("--", "/") or path.name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import cached_property
@@ -18,7 +19,7 @@ from nbsd.models.detect import (
     VAE,
     WORDS,
 )
-from nbsd.models.folder import is_model_folder
+from nbsd.models.folder import hashed_file, is_model_folder
 from nbsd.models.scan import Entry as Entry
 from nbsd.models.scan import files, scan, stem
 from nbsd.models.weights import check_file
@@ -84,7 +85,7 @@ class Store:
             return self._best(named, kind)
         if named:
             raise ModelError(
-                f"'{title}' was asked for, and the file '{named[0].name}' here has another hash ({hashes.short_hash(named[0])}): "
+                f"'{title}' was asked for, and the file '{named[0].name}' here has another hash ({hashes.short_hash(hashed_file(named[0]))}): "
                 "choose it by hand to use it all the same."
             )
         raise ModelError(self._nothing(str(title), kind, files))
@@ -194,7 +195,7 @@ class Store:
 
     def _nothing(self, title: str, kind: str, files: list[Path]) -> str:
         where = " or ".join(f"'{folder}'" for folder in self.folders) or "any folder (none was given)"
-        names = [file.stem for file in self._of_kind(files, kind)]
+        names = [stem(file) for file in self._of_kind(files, kind)]
         near = get_close_matches(split_title(title)[0] or title, names, n=3, cutoff=0.4) or names[:3]
         word = WORDS.get(kind, kind)
         hint = f"Did you mean {' or '.join(repr(name) for name in near)}?" if near else f"There is no {word} there at all: put one there."
@@ -229,7 +230,15 @@ def _with_hash(files: list[Path], digest: str, on_progress: Progress | None) -> 
 
     12 digits are either of the whole file or of what lies behind its header (Civitai's AutoV3).
     """
-    files = [file for file in files if file.is_file()]
+    models = {}
+    for path in files:
+        with suppress(ModelError):      # a folder without weights
+            models[hashed_file(path)] = path
+    found = _hashed([file for file in models if file.is_file()], digest, on_progress)
+    return models[found] if found else None
+
+
+def _hashed(files: list[Path], digest: str, on_progress: Progress | None) -> Path | None:
     known = hashes.known_digests(files)
     for file, one in known.items():
         if any(full.startswith(digest) for full in (one.sha256, one.addnet)) or one.old == digest:

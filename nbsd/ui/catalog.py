@@ -23,6 +23,7 @@ GROUPS: dict[str, tuple[str, str]] = {
     "hypernetwork": ("Hypernetworks", "Put it into the prompt"),
     "embedding": ("Embeddings", "Put it into the prompt"),
     "upscaler": ("Upscalers", ""),
+    "text encoder": ("Text encoders", ""),
 }
 OTHERS = ("Other files", "")
 TAGS = {"lora": "<lora:{}:1>", "hypernetwork": "<hypernet:{}:1>", "embedding": "{}"}     # what goes into the prompt

@@ -14,6 +14,15 @@ from nbsd.ui.pickers import File
 CHECKPOINT, VAE, UPSCALER, TEXT_ENCODER, UNKNOWN = "checkpoint", "vae", "upscaler", "text encoder", "unknown"
 
 
+# Folders of A1111 and ComfyUI in which no models of pictures lie, in small letters: what nbsd does not know there is none.
+ELSEWHERE = frozenset({
+    "adetailer", "animatediff_models", "animatediff_motion_lora", "audio_encoders", "blip", "clip", "clip_vision", "codeformer", "controlnet",
+    "dat", "deepbooru", "embeddings", "esrgan", "facerestore_models", "gfpgan", "gligen", "hat", "hypernetworks", "insightface", "ipadapter",
+    "karlo", "ldsr", "lora", "loras", "lycoris", "model_patches", "photomaker", "realesrgan", "sams", "scunet", "style_models", "swinir",
+    "text_encoders", "torch_deepdanbooru", "ultralytics", "upscale_models", "vae", "vae-approx", "vae_approx",
+})  # fmt: skip
+
+
 class Entry(Protocol):
     """A file that was found, as `models.scan` lists it."""
 
@@ -42,7 +51,7 @@ class Entry(Protocol):
 
     @property
     def lacks(self) -> str:
-        """What a model has to take from another file: "text encoder" or nothing."""
+        """What a model has to take from other files: "text encoder", "VAE" or both."""
 
 
 Found = Sequence[tuple[Entry, str]]     # a file, and what a recipe calls it: its title, or its path where the title is not enough
@@ -58,10 +67,11 @@ class Chooser:
     def show(self, found: Found) -> bool:
         """Show these files; False where no model is among them."""
         # What cannot be read is shown too: who looks for a file wants to know why it is not there, and Generate says it.
-        models = [*_files(found, CHECKPOINT), *_files(found, UNKNOWN, " (not readable)")]
+        strangers = [(entry, value) for entry, value in found if not ELSEWHERE.intersection(part.lower() for part in entry.path.parent.parts)]
+        models = [*_files(found, CHECKPOINT), *_files(strangers, UNKNOWN, " (not readable)")]
         self._form.model.set_files(models)
         self._form.vae.set_files(_files(found, VAE))
-        bare = {value: entry.family for entry, value in found if entry.kind == CHECKPOINT and entry.lacks}
+        bare = {value: entry.family for entry, value in found if entry.kind == CHECKPOINT and TEXT_ENCODER in entry.lacks}
         self._form.borrowed.set_files(bare, [*(file for file in _files(found, CHECKPOINT) if file.value not in bare), *_files(found, TEXT_ENCODER)])
         self._form.modes.set_files([file.value for file in _files(found, CHECKPOINT)], [file.value for file in _files(found, UPSCALER)])
         self._catalog.set_rows([
