@@ -13,12 +13,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from nbsd import several
 from nbsd.errors import ModelError, NbsdError, NoTextEncoderError, Stopped
-from nbsd.events import Ended, Event, Loading, Made, Progress
+from nbsd.events import Ended, Event, Loading, Made
 from nbsd.finder import Finder
 from nbsd.hosts import this_host
 from nbsd.outputs import Outputs
 from nbsd.picture import Picture
+from nbsd.pipeline.scripts import without
 from nbsd.recipe import Recipe
 from nbsd.ui import paste
 from nbsd.ui.catalog import Catalog
@@ -31,7 +33,7 @@ from nbsd.ui.panel import Panel
 from nbsd.ui.parts import Parts
 from nbsd.ui.settings import Settings
 from nbsd.ui.view import View
-from nbsd.worker import Control, Job, Report, Worker
+from nbsd.worker import Control, Interrupted, Job, Report, Worker
 
 PATIENCE = 2.0                          # seconds that show() waits for the list of files where no thread can show it
 
@@ -57,14 +59,6 @@ _WORKER = Worker(_route)
 _SHELVES: dict[tuple[Path, ...], Shelf] = {}
 _WARMING: Job | None = None
 _BROKEN: Exception | None = None        # why the libraries could not be loaded
-
-
-class Interrupted(KeyboardInterrupt):
-    """The notebook's stop button was pressed while `generate` waited."""
-
-    def _render_traceback_(self) -> list[str]:
-        """What a notebook shows of it: the sentence, no traceback."""
-        return [str(self)]
 
 
 class Studio:
@@ -165,7 +159,7 @@ class Studio:
         if image is None:
             image, of_the_panel = self._panel.given.pictures(recipe)
             mask = of_the_panel if mask is None else mask
-        return {"image": image} if mask is None else {"image": image, "mask": mask}
+        return {name: one for name, one in (("image", image), ("mask", mask)) if one is not None}
 
     def _complete(self, recipe: Recipe) -> Recipe:
         recipe = drawn(recipe)
@@ -221,7 +215,7 @@ class Studio:
         """The job itself, in the worker's thread."""
         self.outputs.check()
         made = self._loaded(recipe, report, control).make(
-            recipe, count=count, batch_size=batch_size, report=report, control=control, preview=True, **given)
+            without(recipe), count=count, batch_size=batch_size, report=report, control=control, preview=True, **given)
         for picture in made:
             saved = self.outputs.save(picture)
             self._learn(recipe, saved.recipe)
@@ -241,18 +235,6 @@ class Studio:
             report(Loading(what, done, total))
 
         return self._models().model(recipe, on_progress=loading)
-
-    def _enlarge(self, given: ToEnlarge, report: Report, control: Control) -> None:
-        """The job of extras."""
-        self.outputs.check()
-        _load_libraries()
-        from nbsd.pipeline.enlarge import enlarge
-
-        def tell(done: int, total: int) -> None:
-            control.check()
-            report(Progress(0, 1, done, max(total, 1), given.seed))
-
-        report(Made(self.outputs.save(enlarge(given.image, given.said, given.how, self.folders, tell))))
 
     def _learn(self, asked: Recipe, made: Recipe) -> None:
         """A finished picture says the model's name and hash; reusing its recipe has to find the same row of the list."""
@@ -295,15 +277,23 @@ class Studio:
     def _clicked_generate(self) -> None:
         if self._asked is not None and not self._asked.done:
             return      # a double click
-        asked = Settled(self._form, lambda recipe: self._panel.given.to_enlarge() or self._given(recipe))
+        asked = Settled(self._form, lambda recipe: (self._panel.given.to_enlarge() or self._given(recipe), self._form.modes.script))
 
         def run(report: Report, control: Control) -> None:
-            recipe, count, size, given = asked.get()
+            recipe, count, size, (given, script) = asked.get()
             if isinstance(given, ToEnlarge):
-                self._enlarge(given, report, control)
+                self.outputs.check()
+                _load_libraries()
+                several.extras(given, self.folders, self.outputs, report, control)
                 return
-            job.batch_size, job.width = size, recipe.width
-            self._make(self._complete(recipe), count, size, given, report, control)
+            job.batch_size, job.width = 1 if script else size, recipe.width
+            recipe = self._complete(recipe)
+            if script is None:
+                self._make(recipe, count, size, given, report, control)
+                return
+            self.outputs.check()
+            model, learn = self._loaded(recipe, report, control), partial(self._learn, recipe)
+            several.script(model, recipe, script, count, given, self.outputs, report, control, learn)
 
         job = ScreenJob(run, self._screen)
         self._begin(job)

@@ -103,6 +103,14 @@ class Job:
             self.error, self.stopped = event.error, event.stopped
 
 
+class Interrupted(KeyboardInterrupt):
+    """The notebook's stop button was pressed while `generate` waited."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows of it: the sentence, no traceback."""
+        return [str(self)]
+
+
 class Worker:
     """Runs jobs one after the other in one thread. `emit(job, event)` is called in that thread and must not raise."""
 

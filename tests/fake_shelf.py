@@ -66,7 +66,7 @@ class FakeModel:
         self.shelf = shelf
 
     def make(
-        self, recipe: Recipe, *, count: int, batch_size: int, report: Callable[[Any], None], control: Any, preview: bool,
+        self, recipe: Recipe, *, count: int = 1, batch_size: int = 1, report: Callable[[Any], None], control: Any, preview: bool,
         image: Image.Image | None = None, mask: Image.Image | None = None,
     ) -> Iterator[Picture]:
         self.shelf.given.append((image, mask))

@@ -18,12 +18,13 @@ import nbsd
 from nbsd import Recipe
 from nbsd.errors import ModelError, RecipeError, WrongFamilyError
 from nbsd.events import Note
+from nbsd.infotext.pairs import with_pairs
 from nbsd.models import hashes
 from nbsd.models.packed import plain_weight
 from nbsd.models.store import Store
 from nbsd.pipeline.asked import asked_for
 from nbsd.pipeline.model import Shelf
-from nbsd.pipeline.networks import Networks, with_pairs
+from nbsd.pipeline.networks import Networks
 
 DATA = Path(__file__).parent / "data" / "fidelity"
 MODELS = DATA / "models"

@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 from test_studio import click, door, made, quick, studio, until, words  # noqa: F401
 
+import nbsd.pipeline.enlarge
+import nbsd.pipeline.jobs  # noqa: F401 (slow to import; not while a job is waited for)
 from nbsd import studio as module
 from nbsd.errors import RecipeError
 from nbsd.recipe import Img2Img, Inpaint, Recipe
@@ -138,3 +140,54 @@ def test_outpainting_makes_the_result_larger_too(studio: Studio) -> None:  # noq
     given.sides[1].value, given.by.value = True, 64
     given.extend.click()
     assert (studio._form["width"].value, studio._form["height"].value) == (128, 64)
+
+
+# --- scripts and folders
+
+
+def run(studio: Studio) -> list:  # noqa: F811
+    click(studio, "generate")
+    until(lambda: studio._asked.done)
+    until(lambda: words(studio, "status").startswith(("done", "failed", "stopped")))
+    return studio._asked.pictures
+
+
+def test_scripts_are_done_and_saved(studio: Studio, tmp_path: Path) -> None:  # noqa: F811
+    form = studio._form
+    form.write(CHANGE)
+    studio._panel.given.source.take(Image.new("RGB", (64, 64)), "a")
+    form["script.kind"].value, form["script.loops"].value, form["count"].value = "Loopback", 2, 2
+    assert "nbsd-with-loopback" in studio._panel.widget._dom_classes
+    assert [picture.recipe.seed for picture in run(studio)] == [3, 4, 5, 6]
+    assert "Final denoising strength: 0.5, Denoising curve: Linear" in studio._asked.pictures[0].infotext
+    # Reusing its recipe shows the script; without the script, the next picture does not say it
+    studio._panel.view.reuse.click()
+    assert studio._form.modes.script.kind == "Loopback" and "Denoising" not in studio._panel.kept.value
+    form["script.kind"].value, form["count"].value = "None", 1
+    [plain] = run(studio)
+    assert "Denoising curve" not in plain.infotext and "Denoising strength" in plain.infotext
+    studio.paste("a cat\nSteps: 2, Sampler: Euler, Seed: 1, Size: 64x64, Denoising strength: 0.4, SD upscale overlap: 16, SD upscale upscaler: Nearest")
+    assert (form["script.kind"].value, form["script.overlap"].value, form["script.upscaler"].value) == ("SD upscale", 16, "Nearest")
+    studio._panel.fills.take_back()
+    assert form["script.kind"].value == "None"
+
+
+def test_a_folder_is_changed_and_made_larger(studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    monkeypatch.setattr(module, "_load_libraries", lambda: None)
+    source, out = tmp_path / "given", tmp_path / "made"
+    source.mkdir()
+    for name in ("a", "b"):
+        Image.new("RGB", (64, 64), "red").save(source / f"{name}.png")
+    (source / "c.png").write_bytes(b"broken")
+    form = studio._form
+    form.write(CHANGE)
+    form["script.kind"].value = "Folder"
+    assert run(studio) == [] and "no folder is named" in words(studio, "error")
+    form["script.folder"].value, form["script.output"].value = str(source), str(out)
+    assert [picture.path for picture in run(studio)] == [out / "a.png", out / "b.png"]
+    assert "c.png is left out" in words(studio, "notes")
+    form.modes.mode.value, form["several.folder"].value = "extras", str(source)
+    assert [picture.image.size for picture in run(studio)] == [(128, 128)] * 2
+    assert "c.png is left out" in words(studio, "notes")
+    form["several.folder"].value = str(tmp_path / "nowhere")
+    assert run(studio) == [] and "is no folder" in words(studio, "error")

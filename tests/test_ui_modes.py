@@ -7,13 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbsd.pipeline.extras import Enlarging
+from nbsd.pipeline.scripts import Script, Several
 from nbsd.recipe import Hires, Img2Img, Inpaint, Recipe, Soft
 from nbsd.ui.controls import KINDS
 from nbsd.ui.form import Form
 from nbsd.ui.modes import EXTRAS, IMG2IMG, INPAINT, MODES, ROWS, TXT2IMG
 from nbsd.ui.parts import Parts
 
-PARTS = {"img2img": Img2Img, "inpaint": Inpaint, "soft": Soft, "hires": Hires, "extras": Enlarging}
+PARTS = {"img2img": Img2Img, "inpaint": Inpaint, "soft": Soft, "hires": Hires, "extras": Enlarging, "script": Script, "several": Several}
 # Fields without a control: what a pasted recipe says of them is kept.
 UNSEEN = {"inpaint.soft", "img2img.image_hash"}
 VALUES = {

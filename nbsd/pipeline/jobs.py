@@ -9,26 +9,79 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from nbsd.errors import NbsdError, RecipeError
-from nbsd.events import Event, Note
+from nbsd.errors import NbsdError, OutOfMemory, RecipeError, Stopped
+from nbsd.events import Event, Note, Progress
 from nbsd.images import read_picture
+from nbsd.images.resize import LANCZOS
 from nbsd.infotext import from_image
+from nbsd.infotext.pairs import with_pairs
+from nbsd.names import ORIGINAL
 from nbsd.picture import Picture
+from nbsd.pipeline.check import check
 from nbsd.pipeline.make import Control, ignore
+from nbsd.pipeline.scripts import (
+    CURVE,
+    CURVES,
+    FINAL_STRENGTH,
+    FOLDER,
+    LOOPBACK,
+    OVERLAP,
+    SCRIPTS,
+    SD_UPSCALE,
+    UPSCALER,
+    Script,
+    left_out,
+    pictures_in,
+    without,
+)
 from nbsd.pipeline.upscale import find_upscaler, ramp, starts
 from nbsd.recipe import LARGEST_SEED, Img2Img, Recipe
 
 if TYPE_CHECKING:
     from nbsd.pipeline.model import Model
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 LOOPBACK_MOST = 1000
-# How the strength goes from the first to the last loop: share of the way done -> share of the change. The web UI's three curves.
-CURVES: dict[str, Callable[[float], float]] = {
-    "Linear": lambda share: share,
-    "Aggressive": lambda share: 1 - (1 - share) ** 2,
-    "Lazy": lambda share: share**2,
-}
+
+
+def scripted(
+    model: Model, recipe: Recipe, script: Script, *, image: Any = None, mask: Any = None, count: int = 1,
+    report: Callable[[Event], None] = ignore, control: Control | None = None, preview: bool = False,
+) -> Iterator[tuple[str, Picture]]:
+    """Do what a script says, `count` times; yields each picture with the name of the file that it was made from, "" where there is none.
+
+    Raises RecipeError before any work where something makes no sense.
+    """
+    told: dict[str, Any] = {"report": report, "control": control, "preview": preview}
+    recipe = without(recipe)
+    if script.kind == FOLDER:
+        if not script.folder.strip():
+            raise RecipeError("no folder is named: write which folder's pictures are to be changed")
+        masks = script.masks.strip() or mask
+        made = each_in_folder(model, recipe, script.folder, masks=masks, own_recipes=script.own_recipes, count=count, **told)
+        yield from ((path.stem, picture) for path, picture in made)
+    elif script.kind == SD_UPSCALE:
+        if recipe.inpaint:
+            raise RecipeError("SD upscale changes the whole picture: choose img2img for it, or another script")
+        for number in range(count):
+            one = sd_upscale(model, recipe.nth(number), image, upscaler=script.upscaler, scale=script.scale, overlap=script.overlap,
+                             before=number, of=count, **told)
+            yield "", one
+    elif script.kind == LOOPBACK:
+        yield from (("", one) for one in loopback(model, recipe, image, loops=script.loops, final_strength=script.final_strength,
+                                                  curve=script.curve, mask=mask, rounds=count, **told))
+    else:
+        raise RecipeError(f"no script is called {script.kind!r}: use one of {', '.join(SCRIPTS)}")
+
+
+def part_of(report: Callable[[Event], None], done: int, total: int) -> Callable[[Event], None]:
+    """A report for a job that is one of `total` equally long ones, `done` of which are done."""
+    def told(event: Event) -> None:
+        if isinstance(event, Progress):
+            more = (total - done - 1) * event.steps / event.rate if event.rate else 0.0
+            left = None if event.seconds_left is None else event.seconds_left + more
+            event = replace(event, picture=done, pictures=total, seconds_left=left)
+        report(event)
+    return told
 
 
 def loopback(
@@ -40,12 +93,15 @@ def loopback(
     final_strength: float | None = None,
     curve: str = "Linear",
     mask: Any = None,
+    rounds: int = 1,
     report: Callable[[Event], None] = ignore,
     control: Control | None = None,
+    preview: bool = False,
 ) -> Iterator[Picture]:
     """Change a picture, then what came of it, and so on; yields each loop's picture. The seed counts up by one a loop.
 
     `final_strength`: the denoising strength of the last loop; from the recipe's it goes there along `curve`: one of `CURVES`.
+    `rounds`: how often to begin again with the given picture. Masked content other than the original is put in by the first loop only.
     Raises RecipeError before any work where a number makes no sense.
     """
     if isinstance(loops, bool) or not isinstance(loops, int) or not 1 <= loops <= LOOPBACK_MOST:
@@ -57,24 +113,18 @@ def loopback(
     last = first if final_strength is None else final_strength
     if not 0 <= last <= 1:
         raise RecipeError(f"final_strength is {last}: use a value from 0 to 1")
-    for loop in range(loops):
+    recipe, given = with_pairs(recipe, {FINAL_STRENGTH: str(last), CURVE: curve}), image
+    for done in range(rounds * loops):
+        loop = done % loops
+        given = given if loop else image
         share = CURVES[curve](loop / (loops - 1)) if loops > 1 else 0.0
-        strength = first + (last - first) * share
-        one = replace(recipe, img2img=replace(how, denoising_strength=strength), seed=(recipe.seed + loop) % (LARGEST_SEED + 1))
-        for picture in model.make(one, image=image, mask=mask, report=report, control=control):
-            image = picture.image
+        one = replace(recipe, img2img=replace(how, denoising_strength=first + (last - first) * share), seed=(recipe.seed + done) % (LARGEST_SEED + 1))
+        if one.inpaint and loop:
+            one = replace(one, inpaint=replace(one.inpaint, fill=ORIGINAL))
+        told = part_of(report, done, rounds * loops)
+        for picture in model.make(one, image=given, mask=mask, report=told, control=control, preview=preview):
+            given = picture.image
             yield picture
-
-
-def pictures_in(folder: str | Path) -> list[Path]:
-    """The pictures in a folder, by name. Raises NbsdError where there is no such folder or nothing in it."""
-    place = Path(folder).expanduser()
-    if not place.is_dir():
-        raise NbsdError(f"{place} is no folder: give one with pictures in it")
-    found = sorted(path for path in place.iterdir() if path.suffix.lower() in ENDINGS and path.is_file())
-    if not found:
-        raise NbsdError(f"there is no picture in {place}: put PNG, JPEG or WebP files there")
-    return found
 
 
 def own_recipe(path: Path, recipe: Recipe) -> Recipe:
@@ -95,32 +145,39 @@ def each_in_folder(
     recipe: Recipe,
     pictures: str | Path | Iterable[str | Path],
     *,
-    masks: str | Path | None = None,
+    masks: Any = None,
     own_recipes: bool = False,
+    count: int = 1,
     report: Callable[[Event], None] = ignore,
     control: Control | None = None,
+    preview: bool = False,
 ) -> Iterator[tuple[Path, Picture]]:
     """Change each picture of a folder (or of a list); yields the path of each with what was made of it.
 
-    `masks`: a folder with a mask of the same name for each picture (the ending may differ), or one mask for all.
+    `masks`: a folder with a mask of the same name for each picture (the ending may differ), or one mask for all. `count`: of each.
     `own_recipes`: a picture that carries a recipe is changed by its own prompts, seed, sampler, steps and scale.
-    A picture that cannot be read, or has no mask, is told as a `Note` and left out. Raises NbsdError where there is none at all.
+    A picture that cannot be read or changed, or has no mask, is told as a `Note` and left out. Raises NbsdError where there is none at all.
     """
     paths = pictures_in(pictures) if isinstance(pictures, (str, Path)) else [Path(path) for path in pictures]
-    given = {path.stem: path for path in pictures_in(masks)} if masks is not None and Path(masks).is_dir() else None
-    for path in paths:
+    folder = Path(masks).expanduser() if isinstance(masks, (str, Path)) else None
+    given = {path.stem: path for path in pictures_in(folder)} if folder is not None and folder.is_dir() else None
+    check(recipe)
+    for number, path in enumerate(paths):
         try:
             image = read_picture(path)
             mask = masks if given is None else given.get(path.stem)
             if masks is not None and mask is None:
                 raise NbsdError(f"there is no mask called {path.stem} in {masks}")
             painted = None if mask is None else read_picture(mask)
+            one = own_recipe(path, recipe) if own_recipes else recipe
+            for turn in range(count):
+                told = part_of(report, number * count + turn, len(paths) * count)
+                for picture in model.make(one.nth(turn), image=image, mask=painted, report=told, control=control, preview=preview):
+                    yield path, picture
+        except (Stopped, OutOfMemory):
+            raise
         except NbsdError as error:
-            report(Note(f"{path.name} is left out: {error}."))
-            continue
-        one = own_recipe(path, recipe) if own_recipes else recipe
-        for picture in model.make(one, image=image, mask=painted, report=report, control=control):
-            yield path, picture
+            report(Note(left_out(path, error)))
 
 
 def sd_upscale(
@@ -131,12 +188,16 @@ def sd_upscale(
     upscaler: str = "Lanczos",
     scale: float = 2.0,
     overlap: int = 64,
+    before: int = 0,
+    of: int = 1,
     report: Callable[[Event], None] = ignore,
     control: Control | None = None,
+    preview: bool = False,
 ) -> Picture:
     """The web UI's "SD upscale": the picture made larger, and then changed in overlapping tiles of the recipe's size.
 
-    `overlap`: pixels, 0 to 256. The picture's recipe is that of the first tile, with the keys that the web UI adds.
+    `overlap`: pixels, 0 to 256. The seed counts up by one a tile. The picture's recipe is that of the first tile, with the keys that the
+    web UI adds. `before`, `of`: how many such pictures the job has made, and makes in all.
     """
     source = read_picture(image).convert("RGB")
     width, height = recipe.width, recipe.height
@@ -144,17 +205,20 @@ def sd_upscale(
         raise RecipeError(f"overlap is {overlap}: use a value from 0 to {min(256, width - 8, height - 8)}")
     if not 1 <= scale <= 8:
         raise RecipeError(f"the scale is {scale}: use a value from 1 to 8")
-    large = find_upscaler(upscaler, model.upscalers).enlarged(source, scale)
-    recipe = replace(recipe, img2img=recipe.img2img or Img2Img(), unknown=(*recipe.unknown, ("SD upscale overlap", str(overlap)),
-                                                                         ("SD upscale upscaler", upscaler)))
+    check(replace(recipe, img2img=recipe.img2img or Img2Img()))
+    looked = control.check if control else lambda: None
+    large = find_upscaler(upscaler, model.upscalers).enlarged(source, scale, lambda tile, tiles: looked())
+    recipe = with_pairs(replace(recipe, img2img=recipe.img2img or Img2Img()), {OVERLAP: str(overlap), UPSCALER: upscaler})
     out, done = large.copy(), None
-    for y in starts(large.height, height, overlap):
-        for x in starts(large.width, width, overlap):
-            box = x, y, min(x + width, large.width), min(y + height, large.height)
-            tile = large.crop(box)
-            for picture in model.make(recipe, image=tile.resize((width, height), Image.Resampling.LANCZOS), report=report, control=control):
-                done = done or picture
-                out.paste(picture.image.resize(tile.size, Image.Resampling.LANCZOS), box[:2], _soft_edges(tile.size, overlap, x > 0, y > 0))
+    places = [(x, y) for y in starts(large.height, height, overlap) for x in starts(large.width, width, overlap)]
+    for number, (x, y) in enumerate(places):
+        box = x, y, min(x + width, large.width), min(y + height, large.height)
+        tile = large.crop(box)
+        told = part_of(report, before * len(places) + number, of * len(places))
+        one = replace(recipe, seed=(recipe.seed + number) % (LARGEST_SEED + 1))
+        for picture in model.make(one, image=tile.resize((width, height), LANCZOS), report=told, control=control, preview=preview):
+            done = done or picture
+            out.paste(picture.image.resize(tile.size, LANCZOS), box[:2], _soft_edges(tile.size, overlap, x > 0, y > 0))
     if done is None:
         raise NbsdError("every tile was skipped: nothing was made")
     return replace(done, image=out, latent=None)

@@ -15,6 +15,7 @@ from torch import Tensor
 from nbsd.conditioning.embeddings import Embeddings, embedding_files
 from nbsd.errors import RecipeError
 from nbsd.events import Event
+from nbsd.infotext.pairs import with_pairs
 from nbsd.infotext.rules import in_effect
 from nbsd.models import first
 from nbsd.models.beside import is_word
@@ -31,7 +32,7 @@ from nbsd.picture import Picture
 from nbsd.pipeline.compute import Compute, choose, memory_errors
 from nbsd.pipeline.fetched import here
 from nbsd.pipeline.make import Control, ignore, make
-from nbsd.pipeline.networks import Networks, Prepared, with_pairs
+from nbsd.pipeline.networks import Networks, Prepared
 from nbsd.pipeline.texts import Texts, encoders_of
 from nbsd.recipe import Img2Img, Recipe, join_title, split_title
 from nbsd.sampling import Step

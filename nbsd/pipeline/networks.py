@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nbsd.errors import ModelError, RecipeError, WrongFamilyError
 from nbsd.events import Event, Note
-from nbsd.infotext import quote
-from nbsd.infotext.rules import Leftovers, Written
 from nbsd.match import hypernetwork_hash, network_hashes
 from nbsd.models import hashes
 from nbsd.models.detect import HYPERNETWORK, LORA
@@ -222,28 +220,6 @@ def _version(path: Path) -> tuple[Path, int, int]:
     """What changes when a file does."""
     stat = path.stat()
     return path, stat.st_size, stat.st_mtime_ns
-
-
-def with_pairs(recipe: Recipe, said: Mapping[str, str]) -> Recipe:
-    """The recipe with these pairs among those that its infotext says besides the fields; an empty value takes the pair out."""
-    kept = recipe.unknown
-    raws = {key: str(quote(value)) for key, value in said.items() if value}
-    if not raws and not any(key in said for key, _ in kept):
-        return recipe
-    pairs = _placed(kept, said, raws)
-    if not isinstance(kept, Leftovers):
-        return replace(recipe, unknown=tuple(pairs))
-    before = [pair for pair in kept.written if pair.key != "Version"]
-    written = [Written(*pair) for pair in [*_placed(before, said, raws), *(pair for pair in kept.written if pair.key == "Version")]]
-    again = Leftovers(pairs, kept.head, written)
-    again.prompts, again.meant = kept.prompts, kept.meant
-    return replace(recipe, unknown=again)
-
-
-def _placed(pairs: Sequence[tuple[str, str]], said: Mapping[str, str], raws: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Pairs with those that are said now in their old places, new ones behind, and without those that no longer hold."""
-    there = [(key, raws.get(key, raw)) for key, raw in pairs if key in raws or key not in said]
-    return there + [(key, raw) for key, raw in raws.items() if key not in {known for known, _ in there}]
 
 
 def _quiet(_: Event) -> None: ...

@@ -12,6 +12,7 @@ from typing import Any
 
 import ipywidgets as w
 
+from nbsd.pipeline.scripts import KEYS, NO_SCRIPT, said, without
 from nbsd.recipe import DRAWN_BELOW, LATEST, Recipe
 from nbsd.ui.borrowed import Borrowed
 from nbsd.ui.controls import CONTROLS, JOB, make, put
@@ -45,11 +46,14 @@ class Form:
     def read(self) -> Recipe:
         """What the controls say; a seed may be -1 here (see `drawn`)."""
         values = {row.field: self.by_field[row.field].value for row in CONTROLS}
-        return self.modes.read(replace(self._kept, model=self.model.value, vae=self.vae.value, text_encoder=self.borrowed.value, **values))
+        kept = without(self._kept) if self.by_field["script.kind"].value == NO_SCRIPT else self._kept
+        return self.modes.read(replace(kept, model=self.model.value, vae=self.vae.value, text_encoder=self.borrowed.value, **values))
 
     def write(self, recipe: Recipe) -> None:
         """Show a recipe. Without a model in it, the chosen one stays."""
         # The parts have controls; only a hires fix beside a given picture has none: the web UI knows no such thing.
+        if said(recipe) != said(self._kept):
+            self.modes.show_script(said(recipe))
         self._kept = replace(recipe, img2img=None, inpaint=None, hires=recipe.hires if recipe.img2img else None)
         for row in CONTROLS:
             put(self.by_field[row.field], getattr(recipe, row.field))
@@ -81,7 +85,7 @@ class Form:
         words = ["hires"] if self._kept.hires is not None else []
         if self._kept.version != LATEST:
             words.append(f"the rules of version {self._kept.version}" if self._kept.version else "the rules of a text without a version")
-        return words + [key for key, _ in self._kept.unknown]
+        return words + [key for key, _ in self._kept.unknown if key not in KEYS]
 
     def drop_kept(self) -> None:
         """Forget those parts."""

@@ -10,10 +10,11 @@ from PIL import Image
 
 from nbsd.errors import RecipeError
 from nbsd.pipeline.extras import Enlarging
+from nbsd.pipeline.scripts import FOLDER, Several
 from nbsd.recipe import Recipe
 from nbsd.ui import paste
 from nbsd.ui.editor import Editor, set_class
-from nbsd.ui.modes import EXTRAS, EXTRAS_ROWS, IMG2IMG, IMG2IMG_ROWS, INPAINT, INPAINT_ROWS, SOFT_ROWS, Modes
+from nbsd.ui.modes import EXTRAS, EXTRAS_ROWS, IMG2IMG, IMG2IMG_ROWS, INPAINT, INPAINT_ROWS, SCRIPT_ROWS, SEVERAL_ROWS, SOFT_ROWS, Modes
 from nbsd.ui.parts import Parts
 from nbsd.ui.source import Source, on_white
 
@@ -25,9 +26,10 @@ NO_MASK = "nothing is masked: paint over what is to change, open a mask, or choo
 class ToEnlarge(NamedTuple):
     """A job of extras."""
 
-    image: Image.Image      # RGB
-    said: str               # the infotext that it carries
+    image: Image.Image | None   # RGB; None: those of a folder
+    said: str                   # the infotext that it carries
     how: Enlarging
+    several: Several = Several()
 
     @property
     def seed(self) -> int:
@@ -64,7 +66,9 @@ class Given:
         """The picture and the mask that a recipe of the panel needs, as they are now. Raises RecipeError where one is missing."""
         if recipe.img2img is None:
             return None, None
-        picture, drawing = self.source.picture, self.editor.drawing
+        picture, drawing, script = self.source.picture, self.editor.drawing, self.modes.script
+        if script is not None and script.kind == FOLDER:
+            return None, drawing.mask if recipe.inpaint and not script.masks.strip() and not drawing.empty else None
         if picture is None:
             raise RecipeError(NO_PICTURE)
         if drawing.has_sketch and self.painting:
@@ -79,9 +83,12 @@ class Given:
         """What extras make larger; None in the other modes. Raises RecipeError where there is no picture."""
         if self.modes.mode.value != EXTRAS:
             return None
+        several = self.modes.several
+        if several.folder:
+            return ToEnlarge(None, "", self.modes.enlarging, several)
         if self.source.picture is None:
             raise RecipeError(NO_PICTURE)
-        return ToEnlarge(on_white(self.source.picture), self.source.said, self.modes.enlarging)
+        return ToEnlarge(on_white(self.source.picture), self.source.said, self.modes.enlarging, several)
 
     def follow(self) -> None:
         """Show what the mode needs."""
@@ -150,7 +157,7 @@ class Given:
         by_field = self.modes.by_field
         head = parts.row(self.source.about, self.size, name="nbsd-tail")
         source = parts.column("nbsd-source", *self.source.rows, head, self.source.preview)
-        strength = parts.row(*(by_field[row.field] for row in IMG2IMG_ROWS[:3]), name="nbsd-only-change")
+        how = parts.make(w.Box, "nbsd-group", "nbsd-only-change", children=[by_field[row.field] for row in (*IMG2IMG_ROWS[:3], *SCRIPT_ROWS)])
         mask_file = parts.row(self.mask_upload, self.mask_path, name="nbsd-tail-right")
         rows = [by_field[row.field] for row in INPAINT_ROWS[:5]]
         soft = parts.make(w.Box, "nbsd-group", "nbsd-soft-group", children=[by_field[row.field] for row in SOFT_ROWS])
@@ -159,5 +166,5 @@ class Given:
             "nbsd-column", parts.make(w.Box, "nbsd-group", children=rows), self.modes.soft, soft, sides)
         inpaint.add_class("nbsd-only-inpaint")
         mask_file.add_class("nbsd-only-inpaint")
-        larger = parts.make(w.Box, "nbsd-group", "nbsd-only-extras", children=[by_field[row.field] for row in EXTRAS_ROWS])
-        return parts.column("nbsd-given", source, self.sketching, self.editor.widget, mask_file, strength, inpaint, larger)
+        larger = parts.make(w.Box, "nbsd-group", "nbsd-only-extras", children=[by_field[row.field] for row in (*EXTRAS_ROWS, *SEVERAL_ROWS)])
+        return parts.column("nbsd-given", source, self.sketching, self.editor.widget, mask_file, how, inpaint, larger)

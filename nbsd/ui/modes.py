@@ -13,6 +13,7 @@ import ipywidgets as w
 
 from nbsd.names import IMAGE_UPSCALERS, LATENT_UPSCALERS, MASKED_CONTENTS, RESIZE_MODES, SAMPLER_FACTS, SCHEDULE_NAMES
 from nbsd.pipeline.extras import Enlarging
+from nbsd.pipeline.scripts import CURVES, NO_SCRIPT, SCRIPTS, Script, Several, from_pairs
 from nbsd.recipe import Hires, Img2Img, Inpaint, Recipe, Soft
 from nbsd.ui.controls import Choices, Control, make, put, set_tip
 from nbsd.ui.parts import Parts
@@ -80,8 +81,34 @@ EXTRAS_ROWS: tuple[Control, ...] = (
     Control("extras.visibility", "Upscaler 2 visibility", "number", step=0.05, tip="0 to 1"),
     Control("extras.crop", "Crop to fit", "yes", tip="Where width and height are given: cut what sticks out"),
 )
-ROWS = (*IMG2IMG_ROWS, *INPAINT_ROWS, *SOFT_ROWS, *HIRES_ROWS, *EXTRAS_ROWS)
-_PARTS: dict[str, Callable[..., Any]] = {"img2img": Img2Img, "inpaint": Inpaint, "soft": Soft, "hires": Hires, "extras": Enlarging}
+# A script's rows are shown with it: its class says which.
+SCRIPT_ROWS: tuple[Control, ...] = (
+    Control("script.kind", "Script", "choice", choices=same(*SCRIPTS), more_classes=("nbsd-script",),
+            tip="Loopback: change it again and again. SD upscale: enlarge it, then change it in tiles. Folder: each picture of a folder"),
+    Control("script.loops", "Loops", "whole", more_classes=("nbsd-loopback",), tip="1 to 1000; each starts from what the last one made"),
+    Control("script.final_strength", "Final denoising strength", "number", step=0.05, more_classes=("nbsd-loopback",),
+            tip="0 to 1: of the last loop; the first one's is above"),
+    Control("script.curve", "Denoising curve", "choice", choices=same(*CURVES), more_classes=("nbsd-loopback",),
+            tip="How the strength goes from the first to the last loop"),
+    Control("script.upscaler", "Upscaler", "choice", choices=same(*IMAGE_UPSCALERS), more_classes=("nbsd-sd-upscale",)),
+    Control("script.scale", "Scale factor", "number", step=0.05, more_classes=("nbsd-sd-upscale",), tip="1 to 8"),
+    Control("script.overlap", "Tile overlap", "whole", step=16, more_classes=("nbsd-sd-upscale",),
+            tip="Pixels, 0 to 256; tiles are as large as Settings say"),
+    Control("script.folder", "Folder of pictures", "text", more_classes=("nbsd-folder-of", "nbsd-wide"), tip="Of this machine, or of the notebook's"),
+    Control("script.masks", "Masks (empty = what is painted)", "text", more_classes=("nbsd-folder-of", "nbsd-wide", "nbsd-only-inpaint"),
+            tip="A folder with masks of the same names, or one mask for all"),
+    Control("script.output", "Save to (empty = as ever)", "text", more_classes=("nbsd-folder-of", "nbsd-wide"),
+            tip="A folder; pictures keep their names there"),
+    Control("script.own_recipes", "Each by its own recipe", "yes", more_classes=("nbsd-folder-of",),
+            tip="A picture that carries a recipe is changed by its own prompts, seed, sampler, steps and scale"),
+)
+SEVERAL_ROWS: tuple[Control, ...] = (
+    Control("several.folder", "Or all pictures of a folder", "text", more_classes=("nbsd-wide",), tip="Of this machine; empty = the picture above"),
+    Control("several.output", "Save them to (empty = as ever)", "text", more_classes=("nbsd-wide",), tip="A folder; pictures keep their names there"),
+)
+ROWS = (*SCRIPT_ROWS, *SEVERAL_ROWS, *IMG2IMG_ROWS, *INPAINT_ROWS, *SOFT_ROWS, *HIRES_ROWS, *EXTRAS_ROWS)
+_PARTS: dict[str, Callable[..., Any]] = {"img2img": Img2Img, "inpaint": Inpaint, "soft": Soft, "hires": Hires, "extras": Enlarging,
+                                        "script": Script, "several": Several}
 
 
 class Modes:
@@ -97,7 +124,8 @@ class Modes:
         self._kept: dict[str, Any] = {name: part() for name, part in _PARTS.items()}    # with what has no control
         self.by_field |= {"mode": self.mode, "hires": self.hires, "soft": self.soft}
         self.write(Recipe())
-        self._show("extras", Enlarging())
+        for name in ("extras", "script", "several"):
+            self._show(name, _PARTS[name]())
 
     def read(self, recipe: Recipe) -> Recipe:
         """The recipe with the parts of this mode. What a pasted recipe has beside them stays."""
@@ -125,11 +153,28 @@ class Modes:
         found: Enlarging = self._part("extras")
         return found
 
+    @property
+    def several(self) -> Several:
+        """The folder that extras are for."""
+        found: Several = self._part("several")
+        return replace(found, folder=found.folder.strip())
+
+    @property
+    def script(self) -> Script | None:
+        """What is to be done besides changing the picture once; None: nothing, or not in this mode."""
+        found: Script = self._part("script")
+        return found if self.mode.value in (IMG2IMG, INPAINT) and found.kind != NO_SCRIPT else None
+
+    def show_script(self, pairs: dict[str, str]) -> None:
+        """Show the script that an infotext tells of."""
+        self._show("script", from_pairs(pairs, self._part("script")))
+
     def set_files(self, models: Sequence[str], upscalers: Sequence[str]) -> None:
         """Offer these checkpoints and these upscalers' files in the hires fix."""
         for field, first, more in (("hires.model", [("Use same checkpoint", "")], models),
                                    ("hires.upscaler", [*same(*LATENT_UPSCALERS, *IMAGE_UPSCALERS)], upscalers),
                                    ("extras.upscaler", [*same(*IMAGE_UPSCALERS)], upscalers),
+                                   ("script.upscaler", [*same(*IMAGE_UPSCALERS)], upscalers),
                                    ("extras.second", [*same(*IMAGE_UPSCALERS)], upscalers)):
             widget, value = self.by_field[field], self.by_field[field].value
             widget.options = [*first, *((name, name) for name in more)]

@@ -7,6 +7,7 @@ import html
 import ipywidgets as w
 from PIL import Image
 
+from nbsd.pipeline.scripts import FOLDER, LOOPBACK, SD_UPSCALE
 from nbsd.recipe import Img2Img
 from nbsd.ui.again import Again
 from nbsd.ui.catalog import Catalog
@@ -25,6 +26,7 @@ from nbsd.ui.style_modes import MODES_CSS
 from nbsd.ui.view import View
 
 OTHER_SIZE = "Other"
+SCRIPT_CLASSES = {LOOPBACK: "nbsd-with-loopback", SD_UPSCALE: "nbsd-with-sd-upscale", FOLDER: "nbsd-with-folder"}
 EDITING = " editing"    # how the family of an InstructPix2Pix model ends, see models.detect
 SIZES = ((512, 512), (512, 768), (768, 512), (640, 640), (640, 960), (960, 640), (768, 768), (768, 1024), (1024, 768), (1024, 1024))
 EXAMPLE = """masterpiece, 1girl ...
@@ -156,7 +158,7 @@ class Panel:
             button.on_click(lambda _, mode=mode: self._send(mode))
         self.view.reuse.observe(lambda _: self._offer_result(), "disabled")
         self._offer_result()
-        for switch in (form.modes.mode, form.modes.hires, form.modes.soft, self.given.sketching):
+        for switch in (form.modes.mode, form.modes.hires, form.modes.soft, self.given.sketching, form["script.kind"]):
             switch.observe(lambda _: self._dress(), "value")
         form["img2img.image_cfg_scale"].observe(lambda _: self._dress(), "value")
         form.model.widget.observe(lambda _: self._dress(), ["value", "options"])     # a list that comes later knows what the model is for
@@ -193,7 +195,8 @@ class Panel:
         modes = self.form.modes
         edits = self.form.model.family.endswith(EDITING) or self.form["img2img.image_cfg_scale"].value != Img2Img.image_cfg_scale
         on = {**{f"nbsd-in-{mode}": mode == modes.mode.value for mode in MODES},
-              "nbsd-with-hires": modes.hires.value, "nbsd-with-soft": modes.soft.value, "nbsd-with-edit": edits}
+              "nbsd-with-hires": modes.hires.value, "nbsd-with-soft": modes.soft.value, "nbsd-with-edit": edits,
+              **{name: kind == self.form["script.kind"].value for kind, name in SCRIPT_CLASSES.items()}}
         for name, shown in on.items():
             set_class(self.widget, name, shown)
         self.given.follow()

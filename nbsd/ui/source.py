@@ -62,14 +62,14 @@ class Source:
 
         for name, data in paste.uploaded(self.upload.value):
             paste.empty(self.upload)
-            self.take(read_picture(data), name, _said(data))
+            self.take(read_picture(data), name, said_by(data))
 
     def _typed(self) -> None:
         from nbsd.images import read_picture
 
         path = self.path.value.strip().strip("\"'")
         if path:
-            self.take(read_picture(path), path, _said(str(Path(path).expanduser())))
+            self.take(read_picture(path), path, said_by(str(Path(path).expanduser())))
 
     def _say(self) -> None:
         if self.picture is None:
@@ -80,7 +80,7 @@ class Source:
             self.about.value = f"<span><b>{html.escape(self.name)}</b> · {width}×{height}</span>"
 
 
-def _said(source: str | bytes) -> str:
+def said_by(source: str | bytes) -> str:
     """The infotext that a picture carries; its pixels may be good where that is not."""
     with contextlib.suppress(NbsdError):
         return infotext.from_image(source) or ""

@@ -7,7 +7,9 @@ MODES_CSS = """
 .nbsd:not(.nbsd-in-inpaint) .nbsd-only-inpaint, .nbsd:not(.nbsd-in-img2img) .nbsd-only-img2img,
 .nbsd:is(.nbsd-in-txt2img, .nbsd-in-extras) .nbsd-only-change, .nbsd.nbsd-in-txt2img .nbsd-given,
 .nbsd:not(.nbsd-in-txt2img) :is(.nbsd-hires-on, .nbsd-hires-group), .nbsd:not(.nbsd-with-hires) .nbsd-hires-group,
-.nbsd:not(.nbsd-with-soft) .nbsd-soft-group, .nbsd:not(.nbsd-with-edit) .nbsd-only-edit, .nbsd:not(.nbsd-in-extras) .nbsd-only-extras,
+.nbsd:not(.nbsd-with-soft) .nbsd-soft-group, .nbsd:not(.nbsd-with-edit) .nbsd-only-edit,
+.nbsd:not(.nbsd-with-loopback) .nbsd-loopback, .nbsd:not(.nbsd-with-sd-upscale) .nbsd-sd-upscale, .nbsd:not(.nbsd-with-folder) .nbsd-folder-of,
+.nbsd:not(.nbsd-in-extras) .nbsd-only-extras,
 .nbsd.nbsd-in-extras :is(.nbsd-set, .nbsd-ask > :not(.nbsd-mode)) { display: none !important; }
 
 /* the switch between the modes, and the tools */

@@ -1,0 +1,94 @@
+"""What can be done with a given picture besides changing it once, as the panel says it. Plain values; `jobs.py` does it.
+
+The web UI calls these scripts (scripts/loopback.py, scripts/sd_upscale.py) and has a page for folders; names and defaults are its.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from nbsd.errors import NbsdError
+from nbsd.infotext.pairs import with_pairs
+from nbsd.infotext.text import unquote
+from nbsd.names import LANCZOS
+from nbsd.recipe import Recipe
+
+NO_SCRIPT, LOOPBACK, SD_UPSCALE, FOLDER = "None", "Loopback", "SD upscale", "Folder"
+SCRIPTS = (NO_SCRIPT, LOOPBACK, SD_UPSCALE, FOLDER)
+FINAL_STRENGTH, CURVE = "Final denoising strength", "Denoising curve"       # keys of an infotext
+OVERLAP, UPSCALER = "SD upscale overlap", "SD upscale upscaler"
+KEYS = (FINAL_STRENGTH, CURVE, OVERLAP, UPSCALER)
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+# How the strength goes from the first to the last loop: share of the way done -> share of the change. The web UI's three curves.
+CURVES: dict[str, Callable[[float], float]] = {
+    "Linear": lambda share: share,
+    "Aggressive": lambda share: math.sin(share * math.pi / 2),
+    "Lazy": lambda share: 1 - math.cos(share * math.pi / 2),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Script:
+    """One of `SCRIPTS`, and the settings of each."""
+
+    kind: str = NO_SCRIPT
+    loops: int = 4                  # of loopback
+    final_strength: float = 0.5     # of its last loop, 0 to 1
+    curve: str = "Linear"           # one of CURVES
+    upscaler: str = LANCZOS         # of SD upscale
+    scale: float = 2.0
+    overlap: int = 64               # pixels, 0 to 256
+    folder: str = ""                # whose pictures are changed
+    masks: str = ""                 # a folder with a mask of the same name for each, or one mask; "": the painted one
+    output: str = ""                # the folder that they go to, under their own names; "": where all pictures go
+    own_recipes: bool = False       # a picture that carries a recipe is changed by its own
+
+
+@dataclass(frozen=True, kw_only=True)
+class Several:
+    """A folder of pictures for extras."""
+
+    folder: str = ""                # "": the one picture that is given
+    output: str = ""                # as in Script
+
+
+def said(recipe: Recipe) -> dict[str, str]:
+    """What an infotext said of a script."""
+    return {key: unquote(raw) for key, raw in recipe.unknown if key in KEYS}
+
+
+def from_pairs(pairs: dict[str, str], before: Script) -> Script:
+    """The script that an infotext's pairs tell of; settings that it does not say, or that make no sense, are those of `before`."""
+    kind = SD_UPSCALE if OVERLAP in pairs else LOOPBACK if CURVE in pairs else NO_SCRIPT
+    strength, overlap, curve = pairs.get(FINAL_STRENGTH, ""), pairs.get(OVERLAP, ""), pairs.get(CURVE)
+    return replace(
+        before, kind=kind, curve=curve if curve in CURVES else before.curve, upscaler=pairs.get(UPSCALER, before.upscaler),
+        final_strength=float(strength) if strength.replace(".", "", 1).isdecimal() else before.final_strength,
+        overlap=int(overlap) if overlap.isdecimal() else before.overlap,
+    )
+
+
+def left_out(path: Path, error: NbsdError) -> str:
+    """A sentence on a picture of a folder that could not be used."""
+    return f"{path.name} is left out: {str(error).removeprefix(f'{path.name} is ').rstrip('.')}."
+
+
+def without(recipe: Recipe) -> Recipe:
+    """The recipe without what an infotext said of a script."""
+    if not said(recipe):
+        return recipe
+    return with_pairs(recipe, dict.fromkeys(KEYS, ""))
+
+
+def pictures_in(folder: str | Path) -> list[Path]:
+    """The pictures in a folder, by name. Raises NbsdError where there is no such folder or nothing in it."""
+    place = Path(folder).expanduser()
+    if not place.is_dir():
+        raise NbsdError(f"{place} is no folder: give one with pictures in it")
+    found = sorted(path for path in place.iterdir() if path.suffix.lower() in ENDINGS and path.is_file())
+    if not found:
+        raise NbsdError(f"there is no picture in {place}: put PNG, JPEG or WebP files there")
+    return found
