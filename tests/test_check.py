@@ -36,6 +36,7 @@ WRONG = [
     ({"hires": Hires(width=64, height=16)}, "the hires fix would make 64x16"),
     ({"hires": Hires(sampler="Oiler")}, "no hires sampler is called 'Oiler'; did you mean 'Euler'?"),
     ({"hires": Hires(denoising_strength=0.001)}, "hires denoising_strength is 0.001: 20 steps of so little"),
+    ({"zero_terminal_snr": True, "downcast_alphas": True}, "zero_terminal_snr and downcast_alphas together begin at an infinite noise level"),
     ({"prompt": "a cat <lora:ink:much>"}, "'much' in <lora:ink:much> is no strength: use a number such as 0.8"),
     ({"prompt": "a cat <lora:te=1>"}, "<lora:te=1> names no LoRA"),
     ({"prompt": "a cat <hyper:ink:1>"}, "no network is of the kind 'hyper'"),
@@ -55,7 +56,7 @@ def test_all_problems_stand_in_one_error():
 
 
 def test_the_defaults_can_be_made():
-    assert problems(Recipe()) == []
+    assert problems(Recipe()) == problems(Recipe(sampler="DDIM", zero_terminal_snr=True, downcast_alphas=True)) == []
     assert problems(Recipe(prompt="a <lora:ink> <hypernet:wash:0.5> # <lora:no:comment>", negative_prompt="<lora:text:here>")) == []
     check(Recipe(), count=3, batch_size=2)
 

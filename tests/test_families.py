@@ -284,6 +284,7 @@ def test_zero_terminal_snr_is_a_key_too(tmp_path):
     table, plain = model(got).table(Recipe()), model(load_checkpoint(path)).checkpoint.alphas_cumprod
     assert table.sigma_max == pytest.approx(4518.7, rel=1e-3)       # the web UI's last alpha, 4.9e-8
     assert plain[-1] > 1e-3
+    assert model(got).table(Recipe(downcast_alphas=True)).sigma_max == pytest.approx(4518.7, rel=1e-3)      # as old texts say of every model
     assert model(got).generate(Recipe(prompt="a", steps=2, width=64, height=64))[0].image.getcolors(5000)
 
 

@@ -264,6 +264,7 @@ def test_old_behaviours(version, timelines, pad, downcast):
     recipe = read(f"[a]\n{line}")
     assert (recipe.old_prompt_timelines, recipe.pad_conds, recipe.downcast_alphas) == (timelines, pad, downcast)
     assert not read(f"[a]\n{line}, Downcast alphas_cumprod: False").downcast_alphas
+    assert not read(f"[a]\n{line}, Noise Schedule: Zero Terminal SNR").downcast_alphas      # a key of the same age
     assert {field for _, _, field, _ in BEHAVIOURS} == {"old_prompt_timelines", "pad_conds", "downcast_alphas", "rules", "old_karras"}
 
 

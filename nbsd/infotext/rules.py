@@ -25,7 +25,7 @@ NEVER_ENDED = frozenset({"Restart"})    # had a schedule of its own before 1.9, 
 BEHAVIOURS: tuple[tuple[str, Callable[[Recipe], bool], str, Any], ...] = (
     ("1.6.0", lambda recipe: "[" in recipe.prompt, "old_prompt_timelines", True),
     ("1.6.0", lambda recipe: recipe.sampler in ("DDIM", "PLMS"), "pad_conds", "v0"),
-    ("1.7.0-225", lambda _: True, "downcast_alphas", True),
+    ("1.7.0-225", lambda recipe: not recipe.zero_terminal_snr, "downcast_alphas", True),    # the two are of one age, and exclude each other
     (FIRST_WRITTEN, lambda recipe: is_of_2022(recipe), "rules", OF_2022),
     (FIRST_WRITTEN, lambda recipe: is_of_2022(recipe) and label(recipe.sampler, recipe.schedule) == "Karras", "old_karras", True),
 )

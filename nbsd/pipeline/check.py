@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from nbsd.errors import RecipeError
+from nbsd.infotext.rules import passes
 from nbsd.names import MASKED_CONTENTS, RESIZE_MODES, SAMPLER_FACTS, SCHEDULE_NAMES
 from nbsd.pipeline.asked import read_tag
 from nbsd.pipeline.sizes import final_size
@@ -96,7 +97,7 @@ def check(recipe: Recipe, count: int = 1, batch_size: int = 1) -> None:
 
 def problems(recipe: Recipe) -> list[str]:
     """What stands in the way of this recipe, a sentence each; empty when nothing does."""
-    return [*_numbers(recipe), *_names(recipe), *_strengths(recipe), *_background(recipe), *_tags(recipe), *_sizes(recipe)]
+    return [*_numbers(recipe), *_names(recipe), *_strengths(recipe), *_infinite(recipe), *_background(recipe), *_tags(recipe), *_sizes(recipe)]
 
 
 def _numbers(recipe: Recipe) -> Iterator[str]:
@@ -145,6 +146,17 @@ def _strengths(recipe: Recipe) -> Iterator[str]:
         numbers = isinstance(strength, (int, float)) and isinstance(steps, int)
         if numbers and 0 < strength < 1 and steps / strength > MOST_STEPS:
             yield f"{name} denoising_strength is {strength}: {steps} steps of so little are the end of too many, use a higher one, or 0"
+
+
+def _infinite(recipe: Recipe) -> Iterator[str]:
+    """In float16 the last noise levels of a zero terminal SNR schedule are infinite, in the web UI too. LCM's are computed in float32."""
+    samplers = {one.sampler for one in passes(recipe)}
+    if recipe.zero_terminal_snr and recipe.downcast_alphas and any(name in SAMPLER_FACTS and _steps_in_sigmas(name) for name in samplers):
+        yield "zero_terminal_snr and downcast_alphas together begin at an infinite noise level, with this sampler: switch one of them off"
+
+
+def _steps_in_sigmas(sampler: str) -> bool:
+    return not SAMPLER_FACTS[sampler].timesteps and sampler != "LCM"
 
 
 def _background(recipe: Recipe) -> Iterator[str]:

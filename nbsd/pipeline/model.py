@@ -238,8 +238,10 @@ class Model:
         alphas = self.checkpoint.alphas_cumprod
         if recipe.downcast_alphas:
             alphas = downcast(alphas)
-        if recipe.zero_terminal_snr or self.checkpoint.zero_terminal_snr:
+        if recipe.zero_terminal_snr:
             alphas = zero_terminal_snr(alphas)
+        elif self.checkpoint.zero_terminal_snr:     # of the model itself: no old text may make it infinite
+            alphas = zero_terminal_snr(alphas.float())
         return NoiseTable(alphas, quantize=recipe.quantize_timesteps)
 
     def start_hashing(self) -> None:
