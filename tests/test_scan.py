@@ -179,7 +179,7 @@ def test_the_hubs_cache_shows_models_and_nothing_else(tmp_path):
     (whole / "model_index.json").write_text("{}")
     (whole / "unet" / "config.json").write_text('{"cross_attention_dim": 768}')
     entries = {entry.title: entry for entry in Store([tmp_path / "hub"]).scan()}
-    assert list(entries) == ["owner/whole", "anime"]
+    assert list(entries) == ["anime", "owner/whole"]
     assert (entries["owner/whole"].path, entries["owner/whole"].kind) == (whole, "checkpoint")
     assert entries["owner/whole"].size == 2 * len(small("lora"))
     assert Store([tmp_path / "hub"]).find("owner/whole") == whole

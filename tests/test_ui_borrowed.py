@@ -86,3 +86,6 @@ def test_a_model_that_turned_out_to_have_none_is_asked_for(form: Form) -> None:
     assert shown(form) and choices(form) == ["whole", "other", "clip"]
     form.model.value = "bare [0123456789]"          # as an infotext names it
     assert shown(form) and choices(form) == ["whole", "clip"]
+    form.borrowed.picker.value = "clip"
+    form.model.value = "bare"
+    assert form.read().text_encoder == "clip"

@@ -54,7 +54,7 @@ def test_files_stand_under_the_name_of_their_kind_with_family_size_and_hash(cata
     assert texts(catalog) == [
         "── Models (2) ──", "anime  ·  SD 1  ·  2.13 GB  ·  925997e9", "big  ·  SDXL  ·  6.94 GB", "── LoRA (1) ──",
         "ink  ·  SD 1  ·  37.9 MB  ·  aaaaaaaa", "── Hypernetworks (1) ──", "old  ·  87 MB", "── Embeddings (1) ──", "bad-hands  ·  7.08 kB",
-        "── Upscalers (1) ──", "4x  ·  67 MB", "── Other files (2) ──", "pose  ·  700 MB", "broken  ·  17 bytes",
+        "── Upscalers (1) ──", "4x  ·  67 MB", "── Other files (2) ──", "pose  ·  700 MB  ·  ControlNet", "broken  ·  17 bytes  ·  not readable or not known",
     ]
     assert catalog.row == ROWS[0] and catalog.use.disabled is False
 

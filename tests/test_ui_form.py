@@ -187,3 +187,19 @@ def test_a_finished_pictures_name_and_hash_finds_its_row_again() -> None:
     assert known.value == "/else/where/b.ckpt"
     known.value = "c [0123456789]"
     assert known.value == "c [0123456789]"
+
+
+@pytest.mark.parametrize(("said", "row"), [
+    ("ink [0123456789]", "ink"), ("Ink [0123456789]", "ink"), ("0123456789", "ink"), ("ink [01234567]", "ink"), ("oil [0123456789]", "oil"),
+    ("ink [9999999999]", None), ("9999999999", None), ("gone", None), ("gone [0123456789]", None),
+])  # fmt: skip
+def test_a_file_that_a_recipe_names_in_other_words_is_shown_as_that_file(said: str, row: str | None) -> None:
+    picker = Picker(Parts(), "Model", "none", ())
+    picker.set_files([File("ink", "ink", 5, "SD 1", "0123456789"), File("oil", "oil", 5)])
+    picker.value = said
+    assert picker.value == said
+    (shown,) = (text for text, value in picker.widget.options if value == said)
+    assert shown.startswith(f"{row}  ·  ") if row else shown.endswith("not in the list")
+    assert len(picker.widget.options) == (3 if row else 4)
+    picker.value = "ink"
+    assert [value for _, value in picker.widget.options] == ["", "ink", "oil"]

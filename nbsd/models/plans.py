@@ -127,7 +127,7 @@ def plan_texts(
 def no_text_encoder(name: str, family: Family, holds: str) -> NoTextEncoderError:
     return NoTextEncoderError(
         f"'{name}' is of {family.name} and holds {holds}: take it from another {family.name} model, such as the one that it was trained from "
-        "(in the panel below the model; in Python text_encoder=..., elsewhere --text-encoder)."
+        "('Text encoder from' in the panel, text_encoder=... in Python)."
     )
 
 

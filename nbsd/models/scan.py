@@ -88,7 +88,7 @@ def scan(found: list[Path]) -> list[Entry]:
             continue
         digest = str(facts.get("sha256", ""))[: hashes.SHORT] or str(facts.get("old", ""))
         entries.append(Entry(path, names[path], kind or UNKNOWN, family, size, problem, lacks, digest))
-    return entries
+    return sorted(entries, key=lambda entry: entry.title.lower())
 
 
 def _is_seen(seen: Any) -> bool:

@@ -23,7 +23,7 @@ class Borrowed:
         self._sources: tuple[File, ...] = ()
         self._choices: dict[str, str] = {}      # model -> where its text encoder comes from
         self._following = False                 # whether what changes in the picker is no choice of the user's
-        self.picker = Picker(parts, "Text encoder from", "choose a model", ("nbsd-text-encoder", "nbsd-field-text_encoder"))
+        self.picker = Picker(parts, "Text encoder from", "choose a model that has one", ("nbsd-text-encoder", "nbsd-field-text_encoder"))
         self.picker.widget.tooltip = ABOUT
         self.widget = parts.row(self.picker.widget)
         self.widget.layout = w.Layout(display="none")       # its own: it comes and goes
@@ -55,8 +55,7 @@ class Borrowed:
     @property
     def family(self) -> str | None:
         """The family of the chosen model where its file has no text encoder; None where it has one, or is not known."""
-        value = self._model.value or ""
-        return self._bare.get(value, self._bare.get(split_title(value)[0]))
+        return self._bare.get(self._model.value or "", self._bare.get(self._key))
 
     def set_files(self, bare: Mapping[str, str], sources: Sequence[File]) -> None:
         """`bare`: models without a text encoder, with their families; `sources`: files that hold one ("" as family: not known)."""
@@ -65,13 +64,19 @@ class Borrowed:
 
     def ask(self) -> None:
         """Show the picker: the model turned out to have no text encoder."""
-        if value := self._model.value:
-            self._bare.setdefault(value, "")
+        if self._key:
+            self._bare.setdefault(self._key, "")
         self._follow()
+
+    @property
+    def _key(self) -> str:
+        """The chosen model's name, with or without a hash behind it."""
+        value = self._model.value or ""
+        return split_title(value)[0] or value
 
     def _follow(self) -> None:
         """Show what goes with the model that is chosen now."""
-        family, wanted = self.family, self._choices.get(self._model.value or "")
+        family, wanted = self.family, self._choices.get(self._key)
         self._following = True
         try:
             self.picker.set_files([file for file in self._sources if not family or _plain(file.family) in (_plain(family), "")])
@@ -83,11 +88,10 @@ class Borrowed:
     def _chosen(self) -> None:
         if self._following:
             return
-        model = self._model.value or ""
         if self.picker.value:
-            self._choices[model] = self.picker.value
+            self._choices[self._key] = self.picker.value
         else:
-            self._choices.pop(model, None)
+            self._choices.pop(self._key, None)
         self._follow()
 
 

@@ -26,6 +26,7 @@ GROUPS: dict[str, tuple[str, str]] = {
     "text encoder": ("Text encoders", ""),
 }
 OTHERS = ("Other files", "")
+WORDS = {"controlnet": "ControlNet", "unet": "no model that is used here", "part": "part of a model", "unknown": "not readable or not known"}
 TAGS = {"lora": "<lora:{}:1>", "hypernetwork": "<hypernet:{}:1>", "embedding": "{}"}     # what goes into the prompt
 HEADING = "\N{BOX DRAWINGS LIGHT HORIZONTAL}" * 2
 ROWS = 10
@@ -110,7 +111,7 @@ class Catalog:
             if group:
                 heading = GROUPS.get(kind, OTHERS)[0]
                 options.append((f"{HEADING} {heading} ({len(group)}) {HEADING}", f"# {kind}"))
-                options += [(f"{row.text}", row.path or row.value) for row in group]
+                options += [(row.text if kind else f"{row.text}  ·  {WORDS.get(row.kind, row.kind)}", row.path or row.value) for row in group]
                 self._shown.update({row.path or row.value: row for row in group})
         chosen = self.list.value
         if tuple(options) != tuple(self.list.options):

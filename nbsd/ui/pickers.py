@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import ipywidgets as w
 
+from nbsd.recipe import split_title
 from nbsd.ui.parts import Parts
 from nbsd.words import size_words
 
@@ -70,7 +71,22 @@ class Picker:
         rows += [(row_words(file.title, file.family, file.size, file.digest, file.lacks), file.value) for file in self._files]
         values = [known for _, known in rows]
         if value and value not in values:
-            rows.append((f"{value}  ·  not in the list", value))
+            meant = next((file.value for file in self._files if _is_meant(file, value)), None)
+            if meant is None:
+                rows.append((f"{value}  ·  not in the list", value))
+            else:       # the row of that file, which says what the recipe does
+                rows = [(text, value if known == meant else known) for text, known in rows]
+            values = [known for _, known in rows]
         if tuple(rows) != self.widget.options:
             self.widget.options = tuple(rows)
         self.widget.value = value if value or NONE in values else values[0]
+
+
+def _is_meant(file: File, value: str) -> bool:
+    """Whether a recipe's words, such as "name [hash]" or a hash alone, mean this file, as far as the list knows. Hashes of different lengths
+    are of different ages and say nothing; whoever loads the file compares them."""
+    name, digest = split_title(value)
+    if not name:
+        return bool(digest) and digest == file.digest
+    same = name.casefold() in (file.title.casefold(), file.value.casefold())
+    return same and (digest == file.digest or not digest or len(digest) != len(file.digest))
