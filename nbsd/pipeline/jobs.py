@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from nbsd.errors import NbsdError, OutOfMemory, RecipeError, Stopped
-from nbsd.events import Event, Note, Progress
+from nbsd.events import Event, Note
 from nbsd.images import read_picture
 from nbsd.images.resize import LANCZOS
 from nbsd.infotext import from_image
@@ -18,10 +18,13 @@ from nbsd.infotext.pairs import with_pairs
 from nbsd.names import ORIGINAL
 from nbsd.picture import Picture
 from nbsd.pipeline.check import check
+from nbsd.pipeline.details import detailed
 from nbsd.pipeline.make import Control, ignore
+from nbsd.pipeline.progress import part_of
 from nbsd.pipeline.scripts import (
     CURVE,
     CURVES,
+    DETAILS,
     FINAL_STRENGTH,
     FOLDER,
     LOOPBACK,
@@ -66,22 +69,16 @@ def scripted(
             one = sd_upscale(model, recipe.nth(number), image, upscaler=script.upscaler, scale=script.scale, overlap=script.overlap,
                              before=number, of=count, **told)
             yield "", one
+    elif script.kind == DETAILS:
+        for number in range(count):
+            one = detailed(model, recipe.nth(number), image, detector=script.detector, confidence=script.confidence,
+                           strength=script.detail_strength, prompt=script.detail_prompt, before=number, of=count, **told)
+            yield "", one
     elif script.kind == LOOPBACK:
         yield from (("", one) for one in loopback(model, recipe, image, loops=script.loops, final_strength=script.final_strength,
                                                   curve=script.curve, mask=mask, rounds=count, **told))
     else:
         raise RecipeError(f"no script is called {script.kind!r}: use one of {', '.join(SCRIPTS)}")
-
-
-def part_of(report: Callable[[Event], None], done: int, total: int) -> Callable[[Event], None]:
-    """A report for a job that is one of `total` equally long ones, `done` of which are done."""
-    def told(event: Event) -> None:
-        if isinstance(event, Progress):
-            more = (total - done - 1) * event.steps / event.rate if event.rate else 0.0
-            left = None if event.seconds_left is None else event.seconds_left + more
-            event = replace(event, picture=done, pictures=total, seconds_left=left)
-        report(event)
-    return told
 
 
 def loopback(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -78,3 +79,14 @@ def steps_of(recipe: Recipe) -> int:
         return recipe.steps
     schedule, t = img2img_steps(recipe.steps, recipe.img2img.denoising_strength, recipe.img2img.exact_steps)
     return (t if SAMPLERS[recipe.sampler].timesteps else t + 1) if schedule else 0
+
+
+def part_of(report: Callable[[Event], None], done: int, total: int) -> Callable[[Event], None]:
+    """A report for a job that is one of `total` equally long ones, `done` of which are done."""
+    def told(event: Event) -> None:
+        if isinstance(event, Progress):
+            more = (total - done - 1) * event.steps / event.rate if event.rate else 0.0
+            left = None if event.seconds_left is None else event.seconds_left + more
+            event = replace(event, picture=done, pictures=total, seconds_left=left)
+        report(event)
+    return told

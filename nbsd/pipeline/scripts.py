@@ -16,11 +16,13 @@ from nbsd.infotext.text import unquote
 from nbsd.names import LANCZOS
 from nbsd.recipe import Recipe
 
-NO_SCRIPT, LOOPBACK, SD_UPSCALE, FOLDER = "None", "Loopback", "SD upscale", "Folder"
-SCRIPTS = (NO_SCRIPT, LOOPBACK, SD_UPSCALE, FOLDER)
+NO_SCRIPT, LOOPBACK, SD_UPSCALE, FOLDER, DETAILS = "None", "Loopback", "SD upscale", "Folder", "Faces and details"
+SCRIPTS = (NO_SCRIPT, LOOPBACK, SD_UPSCALE, DETAILS, FOLDER)
 FINAL_STRENGTH, CURVE = "Final denoising strength", "Denoising curve"       # keys of an infotext
 OVERLAP, UPSCALER = "SD upscale overlap", "SD upscale upscaler"
-KEYS = (FINAL_STRENGTH, CURVE, OVERLAP, UPSCALER)
+DETECTOR, DETAIL_PROMPT, CONFIDENCE, DETAIL_STRENGTH = (f"ADetailer {name}" for name in ("model", "prompt", "confidence", "denoising strength"))
+KEYS = (FINAL_STRENGTH, CURVE, OVERLAP, UPSCALER, DETECTOR, DETAIL_PROMPT, CONFIDENCE, DETAIL_STRENGTH,
+        *(f"ADetailer {name}" for name in ("dilate erode", "mask blur", "inpaint only masked", "inpaint padding")))
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 # How the strength goes from the first to the last loop: share of the way done -> share of the change. The web UI's three curves.
 CURVES: dict[str, Callable[[float], float]] = {
@@ -41,6 +43,10 @@ class Script:
     upscaler: str = LANCZOS         # of SD upscale
     scale: float = 2.0
     overlap: int = 64               # pixels, 0 to 256
+    detector: str = "mediapipe"     # of the face and detail pass: that, or the path of a file (boxes.py)
+    confidence: float = 0.3         # the least that counts, 0 to 1
+    detail_strength: float = 0.4    # its denoising strength, 0 to 1
+    detail_prompt: str = ""         # "": the recipe's
     folder: str = ""                # whose pictures are changed
     masks: str = ""                 # a folder with a mask of the same name for each, or one mask; "": the painted one
     output: str = ""                # the folder that they go to, under their own names; "": where all pictures go
@@ -62,12 +68,19 @@ def said(recipe: Recipe) -> dict[str, str]:
 
 def from_pairs(pairs: dict[str, str], before: Script) -> Script:
     """The script that an infotext's pairs tell of; settings that it does not say, or that make no sense, are those of `before`."""
-    kind = SD_UPSCALE if OVERLAP in pairs else LOOPBACK if CURVE in pairs else NO_SCRIPT
-    strength, overlap, curve = pairs.get(FINAL_STRENGTH, ""), pairs.get(OVERLAP, ""), pairs.get(CURVE)
+    kind = SD_UPSCALE if OVERLAP in pairs else LOOPBACK if CURVE in pairs else DETAILS if DETECTOR in pairs else NO_SCRIPT
+    overlap, curve = pairs.get(OVERLAP, ""), pairs.get(CURVE)
+
+    def number(key: str, otherwise: float) -> float:
+        text = pairs.get(key, "")
+        return float(text) if text.replace(".", "", 1).isdecimal() else otherwise
+
     return replace(
         before, kind=kind, curve=curve if curve in CURVES else before.curve, upscaler=pairs.get(UPSCALER, before.upscaler),
-        final_strength=float(strength) if strength.replace(".", "", 1).isdecimal() else before.final_strength,
-        overlap=int(overlap) if overlap.isdecimal() else before.overlap,
+        final_strength=number(FINAL_STRENGTH, before.final_strength), overlap=int(overlap) if overlap.isdecimal() else before.overlap,
+        detector=pairs.get(DETECTOR, before.detector), confidence=number(CONFIDENCE, before.confidence),
+        detail_strength=number(DETAIL_STRENGTH, before.detail_strength),
+        detail_prompt=pairs.get(DETAIL_PROMPT, "" if DETECTOR in pairs else before.detail_prompt),
     )
 
 

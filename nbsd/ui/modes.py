@@ -84,7 +84,8 @@ EXTRAS_ROWS: tuple[Control, ...] = (
 # A script's rows are shown with it: its class says which.
 SCRIPT_ROWS: tuple[Control, ...] = (
     Control("script.kind", "Script", "choice", choices=same(*SCRIPTS), more_classes=("nbsd-script",),
-            tip="Loopback: change it again and again. SD upscale: enlarge it, then change it in tiles. Folder: each picture of a folder"),
+            tip="Loopback: change it again and again. SD upscale: enlarge it, then change it in tiles. Faces and details: what a detector finds is "
+                "painted anew, larger. Folder: each picture of a folder"),
     Control("script.loops", "Loops", "whole", more_classes=("nbsd-loopback",), tip="1 to 1000; each starts from what the last one made"),
     Control("script.final_strength", "Final denoising strength", "number", step=0.05, more_classes=("nbsd-loopback",),
             tip="0 to 1: of the last loop; the first one's is above"),
@@ -94,6 +95,11 @@ SCRIPT_ROWS: tuple[Control, ...] = (
     Control("script.scale", "Scale factor", "number", step=0.05, more_classes=("nbsd-sd-upscale",), tip="1 to 8"),
     Control("script.overlap", "Tile overlap", "whole", step=16, more_classes=("nbsd-sd-upscale",),
             tip="Pixels, 0 to 256; tiles are as large as Settings say"),
+    Control("script.detector", "Detector", "text", more_classes=("nbsd-details", "nbsd-wide"),
+            tip="mediapipe, or the path of a detector: MediaPipe's for faces (.tflite) or a YOLO (.onnx); none comes with nbsd"),
+    Control("script.confidence", "Detector confidence", "number", step=0.05, more_classes=("nbsd-details",), tip="0 to 1: the least that counts"),
+    Control("script.detail_strength", "Denoising of details", "number", step=0.05, more_classes=("nbsd-details",), tip="0 to 1"),
+    Control("script.detail_prompt", "Prompt of details (empty = the same)", "text", more_classes=("nbsd-details", "nbsd-wide")),
     Control("script.folder", "Folder of pictures", "text", more_classes=("nbsd-folder-of", "nbsd-wide"), tip="Of this machine, or of the notebook's"),
     Control("script.masks", "Masks (empty = what is painted)", "text", more_classes=("nbsd-folder-of", "nbsd-wide", "nbsd-only-inpaint"),
             tip="A folder with masks of the same names, or one mask for all"),

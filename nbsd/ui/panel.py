@@ -7,7 +7,7 @@ import html
 import ipywidgets as w
 from PIL import Image
 
-from nbsd.pipeline.scripts import FOLDER, LOOPBACK, SD_UPSCALE
+from nbsd.pipeline.scripts import DETAILS, FOLDER, LOOPBACK, SD_UPSCALE
 from nbsd.recipe import Img2Img
 from nbsd.ui.again import Again
 from nbsd.ui.catalog import Catalog
@@ -26,7 +26,7 @@ from nbsd.ui.style_modes import MODES_CSS
 from nbsd.ui.view import View
 
 OTHER_SIZE = "Other"
-SCRIPT_CLASSES = {LOOPBACK: "nbsd-with-loopback", SD_UPSCALE: "nbsd-with-sd-upscale", FOLDER: "nbsd-with-folder"}
+SCRIPT_CLASSES = {LOOPBACK: "nbsd-with-loopback", SD_UPSCALE: "nbsd-with-sd-upscale", FOLDER: "nbsd-with-folder", DETAILS: "nbsd-with-details"}
 EDITING = " editing"    # how the family of an InstructPix2Pix model ends, see models.detect
 SIZES = ((512, 512), (512, 768), (768, 512), (640, 640), (640, 960), (960, 640), (768, 768), (768, 1024), (1024, 768), (1024, 1024))
 EXAMPLE = """masterpiece, 1girl ...
@@ -136,9 +136,10 @@ class Panel:
         found: list[w.Widget] = []
         for group in groups:
             fields = [self.form[one.field] for one in CONTROLS if one.group == group]
-            found += [self._parts.html("nbsd-heading", group), self._parts.make(w.Box, "nbsd-group", children=fields)]
+            found += [self._parts.html("nbsd-heading", group), *fields]
         more = [form[name] for name in SELDOM]
-        return [*found, self._parts.html("nbsd-heading", "Changing a picture"), self._parts.make(w.Box, "nbsd-group", children=more)]
+        found += [self._parts.html("nbsd-heading", "Changing a picture"), *more]
+        return [self._parts.make(w.Box, "nbsd-group", children=found)]
 
     def _paste(self) -> list[w.Widget]:
         return [self.text, self._parts.row(self.fill, self.upload), self.again.widget, self.understood, self._kept_row]

@@ -53,7 +53,7 @@ CSS = """
 .nbsd .nbsd-row.nbsd-buttons { grid-template-columns: minmax(0, 2fr) minmax(92px, 1fr) minmax(60px, 1fr); }
 .nbsd .nbsd-group { display: grid; gap: var(--nb-gap); grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); align-items: end;
   width: auto; margin: 0; overflow: visible; }
-.nbsd .nbsd-heading { font-weight: 600; margin: 4px 0 -4px; }
+.nbsd .nbsd-heading { font-weight: 600; margin: 4px 0 -4px; grid-column: 1 / -1; }
 
 /* one control: its label above it */
 .nbsd .nbsd-control { display: grid; grid-template-columns: minmax(0, 1fr); gap: 3px; width: auto; height: auto; min-width: 0; margin: 0;

@@ -9,6 +9,7 @@ MODES_CSS = """
 .nbsd:not(.nbsd-in-txt2img) :is(.nbsd-hires-on, .nbsd-hires-group), .nbsd:not(.nbsd-with-hires) .nbsd-hires-group,
 .nbsd:not(.nbsd-with-soft) .nbsd-soft-group, .nbsd:not(.nbsd-with-edit) .nbsd-only-edit,
 .nbsd:not(.nbsd-with-loopback) .nbsd-loopback, .nbsd:not(.nbsd-with-sd-upscale) .nbsd-sd-upscale, .nbsd:not(.nbsd-with-folder) .nbsd-folder-of,
+.nbsd:not(.nbsd-with-details) .nbsd-details,
 .nbsd:not(.nbsd-in-extras) .nbsd-only-extras,
 .nbsd.nbsd-in-extras :is(.nbsd-set, .nbsd-ask > :not(.nbsd-mode)) { display: none !important; }
 

@@ -1,0 +1,165 @@
+"""Detectors that the user has installed: where in a picture faces, hands or people are. Nothing of them is imported before it is asked for.
+
+A file is MediaPipe's face detector (.tflite), or a YOLO detector in the open ONNX format, run by onnxruntime: its three usual outputs are
+understood. Such models also go around as .pt, pickles of whole programs, which nbsd does not run. "mediapipe" alone finds faces with the
+model that versions before 1.0 brought along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from nbsd.errors import ModelError, NbsdError, RecipeError
+from nbsd.images.masks import Box
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+MEDIAPIPE = "mediapipe"
+SIDE, GREY = 640, (114, 114, 114)   # of what YOLO looks at, where the file does not say; the colour around the picture
+OVERLAP = 0.7                       # two boxes that share more of their area are one; the usual value for YOLO
+ONCE = 6            # numbers of a box, from models that give each object once
+MASK_NUMBERS = 32                   # that a segmenting model gives for each box, behind its classes
+
+
+class Found(NamedTuple):
+    """Something that was found."""
+
+    box: Box                # pixels of the picture
+    confidence: float       # 0 to 1
+
+
+Detector = Callable[[Image.Image, float], list[Found]]      # (RGB picture, least confidence) -> the surest first
+
+
+def find_detector(name: str) -> Detector:
+    """The detector of a name: "mediapipe", or the path of a file. Raises NbsdError where it or its package is not there."""
+    if name.strip().lower() == MEDIAPIPE:
+        return by_mediapipe
+    path = Path(name.strip()).expanduser()
+    if path.suffix.lower() in (".pt", ".pth"):
+        raise ModelError(f"{path.name} is a pickle, which could run anything when it is read: export it once (yolo export model={path.name} "
+                         "format=onnx) and name the .onnx file")
+    kind = KINDS.get(path.suffix.lower())
+    if kind is None:
+        raise RecipeError(f"no detector is called {name!r}: use mediapipe, or the path of a detector that ends in {' or '.join(KINDS)}")
+    if not path.is_file():
+        raise ModelError(f"there is no detector {path}: give the path of a YOLO detector in ONNX format, or of MediaPipe's face detector")
+    return kind(path)
+
+
+def by_mediapipe(image: Image.Image, least: float) -> list[Found]:
+    """Faces, by Google's MediaPipe."""
+    try:
+        from mediapipe import solutions
+    except ImportError as error:
+        missing = isinstance(error, ModuleNotFoundError) and error.name == MEDIAPIPE
+        what = "mediapipe is not installed: pip install it" if missing else "this mediapipe brings no model along: give the path of its face detector"
+        raise NbsdError(f"{what}, or name a YOLO detector's .onnx file") from None
+    width, height = image.size
+    found = []
+    with solutions.face_detection.FaceDetection(model_selection=1, min_detection_confidence=least) as finder:
+        for one in finder.process(np.asarray(image)).detections or ():
+            at = one.location_data.relative_bounding_box
+            box = at.xmin * width, at.ymin * height, (at.xmin + at.width) * width, (at.ymin + at.height) * height
+            found.append(Found(inside(box, image.size), float(one.score[0])))
+    return sorted(found, key=lambda one: -one.confidence)
+
+
+class FaceFile:
+    """MediaPipe's face detector with a model of its own."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            from mediapipe.tasks.python import vision
+        except ImportError:
+            raise NbsdError("mediapipe is not installed: pip install mediapipe, or name a YOLO detector's .onnx file") from None
+        self._vision, self._path = vision, path
+
+    def __call__(self, image: Image.Image, least: float) -> list[Found]:
+        import mediapipe
+
+        options = self._vision.FaceDetectorOptions(
+            base_options=mediapipe.tasks.BaseOptions(model_asset_path=str(self._path)), min_detection_confidence=least)
+        try:
+            finder = self._vision.FaceDetector.create_from_options(options)
+        except (RuntimeError, ValueError) as error:
+            raise ModelError(f"{self._path.name} is no face detector of MediaPipe ({str(error)[:80]}): download it again") from error
+        with finder:
+            pixels = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=np.array(image))
+            found = []
+            for one in finder.detect(pixels).detections:
+                at = one.bounding_box
+                box = at.origin_x, at.origin_y, at.origin_x + at.width, at.origin_y + at.height
+                found.append(Found(inside(box, image.size), float(one.categories[0].score)))
+        return sorted(found, key=lambda one: -one.confidence)
+
+
+class Yolo:
+    """A YOLO detector, from version 8 on, as its users export it to ONNX."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            import onnxruntime
+        except ImportError:
+            raise NbsdError("onnxruntime is not installed: pip install onnxruntime, or use mediapipe") from None
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        except Exception as error:      # onnxruntime's own errors have no common parent
+            raise ModelError(f"{path.name} is no model that onnxruntime can run ({str(error)[:80]}): export it to ONNX again") from error
+        self._name = path.name
+
+    def __call__(self, image: Image.Image, least: float) -> list[Found]:
+        given = self._session.get_inputs()[0]
+        sides = [side if isinstance(side, int) else SIDE for side in given.shape[2:]]
+        scale = min(sides[1] / image.width, sides[0] / image.height)
+        small = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.BILINEAR)
+        left, top = (sides[1] - small.width) // 2, (sides[0] - small.height) // 2
+        seen = Image.new("RGB", (sides[1], sides[0]), GREY)
+        seen.paste(small, (left, top))
+        answers = self._session.run(None, {given.name: (np.asarray(seen, dtype=np.float32) / 255).transpose(2, 0, 1)[None]})
+        if answers[0].ndim != 3 or (answers[0].shape[2] != ONCE and answers[0].shape[1] < 5):
+            raise ModelError(f"{self._name} answers with {list(answers[0].shape)}, as no YOLO detector does: export one of version 8 or later")
+        boxes, sure = read_answer(answers[0][0], segments=len(answers) > 1)
+        boxes = (boxes - (left, top, left, top)) / scale
+        chosen = apart(boxes, sure, least)
+        return [Found(inside(tuple(boxes[i]), image.size), float(sure[i])) for i in chosen]
+
+
+def read_answer(answer: Array, *, segments: bool = False) -> tuple[Array, Array]:
+    """Boxes [N, 4] (left, top, right, bottom) and their confidences [N], from a YOLO's answer.
+
+    [N, 6]: the boxes, confidence and class, each object once. [4 + classes, N]: middle, width and height, and a confidence for each class;
+    `segments`: and behind these the numbers of a mask.
+    """
+    if answer.shape[1] == ONCE:
+        return answer[:, :4], answer[:, 4]
+    middle, size = answer[:2].T, answer[2:4].T
+    classes = answer[4 : len(answer) - MASK_NUMBERS] if segments else answer[4:]
+    return np.concatenate([middle - size / 2, middle + size / 2], axis=1), classes.max(axis=0)
+
+
+def apart(boxes: Array, sure: Array, least: float) -> list[int]:
+    """Which boxes to take: the surest first, none below `least`, and none that lies over a surer one."""
+    taken: list[int] = []
+    areas = (boxes[:, 2:] - boxes[:, :2]).clip(min=0).prod(axis=1)
+    for i in np.argsort(-sure, kind="stable"):
+        if sure[i] < least:
+            break
+        shared = [(np.minimum(boxes[i, 2:], boxes[j, 2:]) - np.maximum(boxes[i, :2], boxes[j, :2])).clip(min=0).prod() for j in taken]
+        if all(part <= OVERLAP * (areas[i] + areas[j] - part) for part, j in zip(shared, taken, strict=True)):
+            taken.append(int(i))
+    return taken
+
+
+def inside(box: tuple[float, ...], size: tuple[int, int]) -> Box:
+    """A box in whole pixels, cut off where the picture ends."""
+    left, top, right, bottom = (round(float(side)) for side in box)
+    return max(0, left), max(0, top), min(size[0], right), min(size[1], bottom)
+
+
+KINDS: dict[str, Callable[[Path], Detector]] = {".onnx": Yolo, ".tflite": FaceFile}
