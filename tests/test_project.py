@@ -88,7 +88,8 @@ def test_every_package_is_packed():
 
 
 def test_what_is_imported_is_required():
-    listed = settings()["options"]["install_requires"] + settings()["options.extras_require"]["upscale"]
+    extras = settings()["options.extras_require"]
+    listed = settings()["options"]["install_requires"] + extras["upscale"] + extras["details"]
     required = {re.split(r"[<>=!~;\[ ]", line)[0] for line in listed.split("\n") if line}
     known = {INSTALLED_AS.get(name, name) for name in required} | BROUGHT_ALONG | sys.stdlib_module_names | {"nbsd"}
     imported: dict[str, str] = {}
