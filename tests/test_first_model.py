@@ -26,7 +26,7 @@ from nbsd.models.keys import (
     vae_rules,
 )
 from nbsd.prompt.weights import Span
-from tools.first_model import export, networks, text
+from tools.first_model import curves, export, networks, text
 from tools.first_model.captions import EVERY, Captions
 from tools.first_model.half import HalfVae, grow, start
 from tools.first_model.latents import rescale
@@ -239,3 +239,9 @@ def test_pictures_are_drawn_from_tags_and_seed() -> None:
     assert picture_of(7).shape == (128, 128, 3)
     assert (draw(tags, 1) == draw(tags, 1)).all()
     assert abs(draw(tags, 1).astype(int) - draw(tags, 2)).mean() > 3
+
+
+def test_a_step_that_was_run_twice_counts_as_it_was_last(tmp_path: Path) -> None:
+    (tmp_path / "train.log").write_text("50 loss 0.8 error 0.4\n100 loss 0.5 error 0.3\n100 loss 0.6 error 0.3\n150 loss 0.4 error 0.2\n")
+    assert curves.losses(tmp_path / "train.log") == {50: 0.8, 100: 0.6, 150: 0.4}
+    assert curves.draw_all(tmp_path).size == (3 * curves.WIDTH, curves.HEIGHT)

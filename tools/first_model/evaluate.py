@@ -28,7 +28,7 @@ from .sampling import NEGATIVE, decode, sample, tile
 from .tags import Tags, words
 
 AT_ONCE = 20
-NEGATIVES = 60      # pictures for each thing that a negative prompt names
+NEGATIVES = 120     # pictures for each thing that a negative prompt names
 QUALITY = "masterpiece, best quality, 1girl, "
 ASKED = {"hair": 95, "eye_colour": 80, "background": 95, "headgear": 85, "glasses": 85, "mouth": 80, "eyes": 80, "blush": 80}
 

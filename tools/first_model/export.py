@@ -17,7 +17,7 @@ from torch import Tensor
 from nbsd.models.keys import TEXT, UNET, UNET_RESNET, VAE, VAE_ATTENTION
 
 from .networks import UNET_LAYERS, UNET_WIDTHS, VAE_WIDTHS, alphas_cumprod
-from .train import Networks
+from .train import Networks, averaged
 
 INSIDE = {theirs: ours for ours, theirs in UNET_RESNET.items()}
 ATTENTION = {theirs: ours for ours, theirs in VAE_ATTENTION.items()}
@@ -88,8 +88,7 @@ def tensors(networks: Networks, vae: dict[str, Tensor]) -> Iterator[tuple[str, T
 def export(folder: Path, file: Path) -> None:
     """FOLDER/soft.pt (else model.pt; its averaged weights) and FOLDER/decoder.pt (else vae_scaled.pt) to a single file."""
     networks = Networks()
-    trained = folder / "soft.pt"
-    networks.load_state_dict(torch.load(trained if trained.exists() else folder / "model.pt", weights_only=True)["ema"])
+    networks.load_state_dict(averaged(folder))
     decoder = folder / "decoder.pt"
     vae = torch.load(decoder, weights_only=True)["model"] if decoder.exists() else torch.load(folder / "vae_scaled.pt", weights_only=True)
     found = {key: tensor.float() if key == "alphas_cumprod" else tensor.half() for key, tensor in tensors(networks, vae)}

@@ -25,7 +25,7 @@ from .captions import Captions
 from .dataset import read
 from .networks import LATENT_SCALE, TEXT_WIDTH, UNET_WIDTHS, alphas_cumprod, make_vae
 from .tags import Tags, quality_words
-from .train import Networks, noisy
+from .train import Networks, averaged, noisy
 
 RANK, BATCH, PICTURES = 8, 24, 480
 MIKA = {"hair": "purple hair", "style": "twintails", "eye_colour": "yellow eyes", "headgear": "cat ears", "glasses": True}
@@ -58,7 +58,7 @@ class Data:
     def __init__(self, folder: Path) -> None:
         self.folder, self.captions, self.table = folder, Captions(), alphas_cumprod().float()
         self.networks = Networks()
-        self.networks.load_state_dict(torch.load(folder / "model.pt", weights_only=True)["ema"])
+        self.networks.load_state_dict(averaged(folder))
         self.networks.requires_grad_(False)
         self.pictures, self.tags = read(folder)
         self.fine = [row for row, tags in enumerate(self.tags) if tags.quality == "best"]

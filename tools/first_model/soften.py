@@ -3,7 +3,13 @@
 So small a model on so clear a data set follows its prompt at CFG 3 already; at 7 the colours burn out and the mouth with them. So the UNet
 goes on learning with the difference between "with this caption" and "without caption" made smaller: for a caption c the noise that it should
 tell is e(c) - (1 - SHARE) * (e(c) - e(empty)), with e of a frozen copy (and, by half, the true noise, so that it learns on). CFG 7 then does
-what 7 * SHARE did. FOLDER/model.pt stays as it is; the result is FOLDER/soft.pt.
+what 7 * SHARE did.
+
+And it learns what (blue hair:1.4) means. At weight 1 the hair has the colour that it is asked for already, and more weight led anywhere. So
+for some captions the colour's vectors are multiplied as the web UI does it, and what is to be told is led away from the same caption with
+silver hair: emphasis makes a colour stronger.
+
+FOLDER/model.pt stays as it is; the result is FOLDER/soft.pt.
 """
 
 from __future__ import annotations
@@ -12,18 +18,23 @@ import argparse
 import copy
 import random
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from .state import Plan, save_state
-from .train import Trainer, average, noisy
+from .train import Trainer
 
 SHARE, RATE, AVERAGE = 0.5, 1e-3, 0.985
+GREY, MOST, AWAY = "silver hair", 0.6, 0.4      # weights go up to 1.6; AWAY times 7 is what CFG 7 makes of it
 
 
 class Softener(Trainer):
     """Goes on from the averaged weights of model.pt, or from soft.pt."""
+
+    longest = AVERAGE
 
     def __init__(self, folder: Path, batch: int, device: str) -> None:
         super().__init__(folder, batch, device)
@@ -43,28 +54,35 @@ class Softener(Trainer):
 
     def one_step(self, rate: float) -> tuple[float, float]:
         rng = random.Random(self.step)
-        generator = torch.Generator().manual_seed(self.step)
-        rows = [rng.choice(self.fine) if rng.random() < 0.6 else rng.randrange(len(self.latents)) for _ in range(self.batch)]
-        x, noise, t, weight = noisy(self.latents[rows].float(), self.table, generator)
-        mine, fast = list(self.networks.unet.parameters()), list(self.fast.parameters())
-        context = self.context(rows, rng).bfloat16()
-        empty = self.networks.context(self.empty).bfloat16().expand_as(context)
-        with torch.no_grad():
-            torch._foreach_copy_(fast, mine)
-            said = self.teacher(x.bfloat16(), t, context).sample.float()
-            plain = self.teacher(x.bfloat16(), t, empty).sample.float()
-        target = (said + noise) / 2 - (1 - SHARE) * (said - plain)
-        square = (self.fast(x.bfloat16(), t, context).sample.float() - target).square()
-        loss = ((square * self.where).mean((1, 2, 3)) * weight).mean()
-        loss.backward()
-        for parameter, copied in zip(mine, fast, strict=True):
-            assert copied.grad is not None
-            parameter.grad, copied.grad = copied.grad.float(), None
-        torch.nn.utils.clip_grad_norm_(mine, 1.0)
-        self.optimizer.step(rate)
-        average(self.ema, self.networks, self.step - self.begun, AVERAGE)
-        self.step += 1
-        return loss.item(), square.detach().mean().item()
+        (x, noise, t, weight), tags = self.samples(rng)
+        before = rng.getstate()
+        tokens = self.captions.batch(tags, rng).to(self.device)
+        context = self.context(tokens, rng)
+        rng.setstate(before)        # the same captions once more, of grey hair
+        grey_tokens = self.captions.batch([replace(one, hair=GREY) for one in tags], rng).to(self.device)
+        grey = self.context(grey_tokens, rng)
+        more = torch.tensor([max(rng.uniform(-1, 1), 0) * MOST for _ in tags], device=self.device)
+        emphasised, more = emphasise(context, tokens, grey_tokens, more)
+        empty = self.networks.context(self.empty).expand_as(context)
+        said, plain, said_grey = (self.told(x, t, one) for one in (context, empty, grey))
+        target = (said + noise) / 2 - (1 - SHARE) * (said - plain) + AWAY * more.view(-1, 1, 1, 1) * (said - said_grey)
+        return self.learn(x, t, emphasised, target, weight, rate)
+
+    @torch.no_grad()
+    def told(self, x: Tensor, t: Tensor, context: Tensor) -> Tensor:
+        """The noise that the frozen copy sees."""
+        found: Tensor = self.teacher(x.bfloat16(), t, context.bfloat16()).sample.float()
+        return found
+
+
+def emphasise(context: Tensor, tokens: Tensor, grey_tokens: Tensor, more: Tensor) -> tuple[Tensor, Tensor]:
+    """The vectors [b, 77, width] with the hair's colour and the word after it multiplied by 1 + more [b], as the web UI does it for
+    (blue hair:1.4): then the whole is brought back to its mean. And `more`, 0 where the caption names no colour that has a place of its own."""
+    differ = tokens != grey_tokens
+    more = torch.where(differ.sum(1) == 1, more, 0.0)
+    place = differ | differ.roll(1, 1)
+    found = context * (1 + more.view(-1, 1, 1) * place[..., None])
+    return found * (context.mean((1, 2)) / found.mean((1, 2))).view(-1, 1, 1), more
 
 
 def soften(folder: Path, plan: Plan, batch: int, device: str) -> None:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from nbsd.conditioning.tokens import END
 
-from .autoencoder import face_weight
+from .autoencoder import head_weight
 from .captions import Captions
 from .dataset import read
 from .muon import Muon
@@ -49,6 +49,13 @@ class Networks(nn.Module):
     def context(self, tokens: Tensor, clip_skip: int = 1) -> Tensor:
         """[b, 77] tokens to [b, 77, width], through the final layer norm as the web UI does it."""
         return hidden_states(self.text, tokens)[clip_skip - 1]
+
+
+def averaged(folder: Path) -> dict[str, Tensor]:
+    """The averaged weights after the last stage that was run: softened, if soften.py was."""
+    soft = folder / "soft.pt"
+    weights: dict[str, Tensor] = torch.load(soft if soft.exists() else folder / "model.pt", weights_only=True)["ema"]
+    return weights
 
 
 def fresh(folder: Path) -> Networks:
@@ -96,12 +103,14 @@ def average(ema: nn.Module, networks: nn.Module, step: int, longest: float = AVE
 class Trainer:
     """The networks, their running average, the optimiser and the data; one step at a time."""
 
+    begun, longest = 0, AVERAGE     # the step at which the running average began, and how much of it is kept at most
+
     def __init__(self, folder: Path, batch: int, device: str) -> None:
         self.path, self.batch, self.device = folder / "model.pt", batch, device
         self.latents = torch.load(folder / "latents.pt", weights_only=True).to(device)
         self.tags: list[Tags] = read(folder)[1]
         self.fine = [row for row, tags in enumerate(self.tags[: len(self.latents)]) if tags.quality == "best"]
-        self.where = face_weight(16).to(device)     # up to four times as much where the face is, as for the decoder
+        self.where = head_weight(16).to(device)
         self.captions, self.table = Captions(), alphas_cumprod().float().to(device)
         self.networks, self.step = fresh(folder).to(device), 0
         self.ema = copy.deepcopy(self.networks)
@@ -122,25 +131,32 @@ class Trainer:
                    step=self.step)
 
     @torch.no_grad()
-    def context(self, rows: list[int], rng: random.Random) -> Tensor:
-        """Text vectors [b, 77, width] of fresh captions of these pictures."""
-        tokens = self.captions.batch([self.tags[row] for row in rows], rng).to(self.device)
+    def context(self, tokens: Tensor, rng: random.Random) -> Tensor:
+        """Text vectors [b, 77, width] of rows of tokens [b, 77]."""
         skip = 2 if rng.random() < CLIP_SKIP_SHARE else 1
         found, empty = self.networks.context(tokens, skip), self.networks.context(self.empty, skip)
-        blind = torch.tensor([rng.random() < BLIND_END for _ in rows], device=self.device)
+        blind = torch.tensor([rng.random() < BLIND_END for _ in tokens], device=self.device)
         return torch.where((blind[:, None] & (tokens == END))[..., None], empty, found)
 
     def one_step(self, rate: float) -> tuple[float, float]:
         """One step of the optimiser; everything random in it comes from the step's number. Weighted loss, and plain error of the noise."""
         rng = random.Random(self.step)
+        (x, noise, t, weight), tags = self.samples(rng)
+        context = self.context(self.captions.batch(tags, rng).to(self.device), rng)
+        return self.learn(x, t, context, noise, weight, rate)
+
+    def samples(self, rng: random.Random) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], list[Tags]]:
+        """What one step learns from: noised latents, the noise, timesteps and weights, and the tags of the pictures."""
         generator = torch.Generator().manual_seed(self.step)
         rows = [rng.choice(self.fine) if rng.random() < FINE_SHARE else rng.randrange(len(self.latents)) for _ in range(self.batch)]
-        x, noise, t, weight = noisy(self.latents[rows].float(), self.table, generator)
+        return noisy(self.latents[rows].float(), self.table, generator), [self.tags[row] for row in rows]
+
+    def learn(self, x: Tensor, t: Tensor, context: Tensor, target: Tensor, weight: Tensor, rate: float) -> tuple[float, float]:
+        """One step towards `target`; the weighted loss, and the plain error."""
         mine, fast = list(self.networks.unet.parameters()), list(self.fast.parameters())
         with torch.no_grad():
             torch._foreach_copy_(fast, mine)
-        answer = self.fast(x.bfloat16(), t, self.context(rows, rng).bfloat16()).sample.float()
-        square = (answer - noise).square()
+        square = (self.fast(x.bfloat16(), t, context.bfloat16()).sample.float() - target).square()
         loss = ((square * self.where).mean((1, 2, 3)) * weight).mean()
         loss.backward()
         for parameter, copied in zip(mine, fast, strict=True):
@@ -148,7 +164,7 @@ class Trainer:
             parameter.grad, copied.grad = copied.grad.float(), None
         torch.nn.utils.clip_grad_norm_(mine, 1.0)
         self.optimizer.step(rate)
-        average(self.ema, self.networks, self.step)
+        average(self.ema, self.networks, self.step - self.begun, self.longest)
         self.step += 1
         return loss.item(), square.detach().mean().item()
 
