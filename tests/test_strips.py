@@ -147,3 +147,25 @@ def test_what_is_kept_does_not_overflow_and_can_be_given_up(monkeypatch):
     count, total, _ = kept.sums.moments
     assert count.tolist() == [32, 32]
     torch.testing.assert_close(total / count, x[0].double().mean((1, 2)))
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_where_memory_is_short_small_pictures_go_in_strips_too(tiny, monkeypatch, error):
+    vae, small = tiny.checkpoint.vae, latents(8, 8)
+    pixels = torch.rand(1, 3, 64, 64, generator=torch.manual_seed(1)) * 2 - 1
+    with torch.inference_mode():
+        want, back = tiny.decode(small), tiny.encode(pixels)
+
+    def full(*_, **__):
+        raise error
+
+    monkeypatch.setattr(vae, "decode", full)
+    monkeypatch.setattr(vae, "encode", full)
+    with torch.inference_mode():
+        assert float((tiny.decode(small) - want).abs().max()) * 127.5 < 1
+        assert float((tiny.encode(pixels) - back).abs().max()) < 0.01 * float(back.std())
+        with pytest.raises(type(error)):
+            tiny.decode(small, whole=True)      # tiling: strips would not meet at the edges
+    monkeypatch.setattr(vae, "decode", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        tiny.decode(small)

@@ -123,7 +123,15 @@ def kind_of(weights: Weights) -> str:
             if kind.name == CHECKPOINT and not any(key.startswith(UNET) for key in keys):
                 continue
             return kind.name
-    return UNKNOWN
+    return EMBEDDING if _is_vectors(weights.shapes) else UNKNOWN
+
+
+def _is_vectors(shapes: Shapes) -> bool:
+    """Whether a file is one table of vectors for a text encoder, under the word that it was trained for: diffusers' embeddings."""
+    if len(shapes) != 1:
+        return False
+    ((key, shape),) = shapes.items()
+    return len(shape) in (1, 2) and (shape[-1] in TEXT_WIDTHS or (key.startswith("<") and key.endswith(">")))
 
 
 def _kind_of_tree(tree: Any) -> str | None:

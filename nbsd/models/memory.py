@@ -29,3 +29,10 @@ def machine(cgroups: tuple[Path, ...] = CGROUPS, meminfo: Path = Path("/proc/mem
         with suppress(OSError, ValueError):     # "max" is no limit
             limits.append(int(file.read_text()))
     return min(limits, default=SOME)
+
+
+def is_short(error: BaseException) -> bool:
+    """Whether an error says that memory is full, a GPU's or the machine's."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in ("can't allocate memory", "not enough memory"))

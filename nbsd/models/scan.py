@@ -20,7 +20,7 @@ from nbsd.models.links import ENDINGS
 from nbsd.models.shown import shown
 from nbsd.models.weights import open_weights
 
-RULES = 7       # raised when detection changes, so that what was remembered is found out anew
+RULES = 8       # raised when detection changes, so that what was remembered is found out anew
 INDEX = "model_index.json"      # a folder with this file is one model, in diffusers' layout
 HUB_REPO = "models--"           # what a folder of the hub's cache begins with
 QUICK = 2_000_000               # bytes that are hashed at once

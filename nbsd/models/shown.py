@@ -105,7 +105,7 @@ def _family(kind: str, weights: Weights) -> str:
 def _vector_width(weights: Weights) -> int:
     """Of an embedding: the last dimension of its vectors."""
     table = weights.tree.get("string_to_param") if isinstance(weights.tree, dict) else None
-    found = [*(table.values() if isinstance(table, dict) else ()), weights.tensors.get("emb_params")]
+    found = [*(table.values() if isinstance(table, dict) else ()), *weights.tensors.values()]
     return next((one.shape[-1] for one in found if isinstance(one, Stored) and one.shape), 0)
 
 

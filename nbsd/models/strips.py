@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from nbsd.models.memory import is_short
 from nbsd.models.packed import PackedConv2d, pack_layers, plain_weight
 
 Check = Callable[[], None]              # asked before each strip; may raise to stop
@@ -34,6 +35,21 @@ HALF_MOST = 2.0**14                     # the largest number that is kept in hal
 def is_large(width: int, height: int) -> bool:
     """Whether a picture of so many pixels goes through the VAE in strips."""
     return width * height > LARGEST_WHOLE
+
+
+def in_memory(whole: Callable[[], Tensor], strips: Callable[[], Tensor], large: bool = False) -> Tensor:
+    """What `whole` gives; of a large picture, and where memory is short for the whole, what `strips` gives in less."""
+    if large:
+        return strips()
+    try:
+        return whole()
+    except (RuntimeError, MemoryError) as error:
+        if not is_short(error):
+            raise
+    # What was held for the whole is free once the error is gone.
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return strips()
 
 
 @torch.inference_mode()

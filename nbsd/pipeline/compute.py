@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from nbsd.errors import NbsdError, OutOfMemory
+from nbsd.models.memory import is_short
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 SHORTER = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "half": "float16"}
@@ -80,9 +81,7 @@ def memory_errors(what: str) -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         torch.cuda.empty_cache()
         raise OutOfMemory(f"the GPU's memory is full while {what}: lower the batch size or the picture's size") from error
-    except MemoryError as error:
-        raise OutOfMemory(f"the machine's memory is full while {what}: lower the batch size or the picture's size") from error
-    except RuntimeError as error:
-        if "can't allocate memory" not in str(error) and "not enough memory" not in str(error):
+    except (MemoryError, RuntimeError) as error:
+        if not is_short(error):
             raise
         raise OutOfMemory(f"the machine's memory is full while {what}: lower the batch size or the picture's size") from error

@@ -23,10 +23,10 @@ from nbsd.models.detect import EMBEDDING
 from nbsd.models.families import EDITING, INPAINTING
 from nbsd.models.load import load_checkpoint
 from nbsd.models.pictured import pictured_in, pictured_name
-from nbsd.models.scan import places
+from nbsd.models.scan import places, stem
 from nbsd.models.small import read_small
 from nbsd.models.store import Store
-from nbsd.models.strips import decode_in_strips, encode_in_strips, is_large
+from nbsd.models.strips import decode_in_strips, encode_in_strips, in_memory, is_large
 from nbsd.models.upscale import UpscalerFiles
 from nbsd.picture import Picture
 from nbsd.pipeline.compute import Compute, choose, memory_errors
@@ -208,22 +208,32 @@ class Model:
     def decode(self, latents: Tensor, *, whole: bool = False, check: Callable[[], None] = lambda: None) -> Tensor:
         """What the VAE makes of latents [B, 4, h, w] as a sampler leaves them: [B, 3, 8 h, 8 w], nominally -1 to 1.
 
-        Large pictures go through it in strips of rows, with the result of the whole, unless `whole`; `check` may raise between strips.
+        Large pictures, and all for which memory is short, go through it in strips of rows, with the result of the whole, unless `whole`;
+        `check` may raise between strips.
         """
         vae = self.checkpoint.vae
         scaled = latents.to(vae.dtype) / vae.config.scaling_factor
-        if whole or not is_large(8 * latents.shape[3], 8 * latents.shape[2]):
+
+        def at_once() -> Tensor:
             return vae.decode(scaled, return_dict=False)[0]
-        return torch.cat([decode_in_strips(vae, one[None], check) for one in scaled])
+
+        def strips() -> Tensor:
+            return torch.cat([decode_in_strips(vae, one[None], check) for one in scaled])
+
+        return at_once() if whole else in_memory(at_once, strips, is_large(8 * latents.shape[3], 8 * latents.shape[2]))
 
     def encode(self, pixels: Tensor, *, whole: bool = False, check: Callable[[], None] = lambda: None) -> Tensor:
         """The latents [B, 4, h, w] of pixels [B, 3, H, W], -1 to 1, float32: the middle of the VAE's distribution. As `decode` otherwise."""
         vae = self.checkpoint.vae
         given = pixels.to(vae.dtype)
-        if whole or not is_large(pixels.shape[3], pixels.shape[2]):
-            latents = vae.encode(given).latent_dist.mode()
-        else:
-            latents = torch.cat([encode_in_strips(vae, one[None], check) for one in given]).chunk(2, dim=1)[0]
+
+        def at_once() -> Tensor:
+            return vae.encode(given).latent_dist.mode()
+
+        def strips() -> Tensor:
+            return torch.cat([encode_in_strips(vae, one[None], check) for one in given]).chunk(2, dim=1)[0]
+
+        latents = at_once() if whole else in_memory(at_once, strips, is_large(pixels.shape[3], pixels.shape[2]))
         return (latents * vae.config.scaling_factor).to(self.compute.latents)
 
     def widen_vae(self) -> bool:
@@ -309,7 +319,7 @@ class Shelf:
         if model is None:
             model = Model(checkpoint, compute, networks=self._networks)
             self._models.append(model)
-        files = {entry.path.stem: entry.path for entry in self._store.scan() if entry.kind == EMBEDDING}
+        files = {stem(entry.path): entry.path for entry in self._store.scan() if entry.kind == EMBEDDING}
         pictures = pictured_in({place for folder in self._store.folders for place in places(folder)} | {path.parent for path in files.values()})
         model.use_embeddings({**{name: path for name, path in pictures.items() if path.stem not in files}, **files})
         return model
