@@ -396,4 +396,5 @@ def test_a_newcomer_without_a_model_presses_generate(page, place):
     assert panel.text("error") == ""
     assert "Model: first," in Image.open(pngs(place)[0]).info["parameters"]
     page.page.mouse.move(0, 0)
-    page.screenshot(f"panel-{place.name}", ".nbsd")
+    page.js("document.querySelector('.nbsd').scrollIntoView()")
+    page.screenshot(f"panel-{place.name}")
