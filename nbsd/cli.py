@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 import nbsd
 from nbsd.errors import NbsdError
 from nbsd.events import Downloading, Event, Loading, Note, Progress
-from nbsd.recipe import DRAWN_BELOW, Hires, Img2Img, Inpaint, Recipe
+from nbsd.recipe import DRAWN_BELOW, Hires, Img2Img, Inpaint, Recipe, Soft
 from nbsd.words import download_words, duration
 
 if TYPE_CHECKING:
     from nbsd.picture import Picture
 
-PARTS: dict[str, type[Any]] = {"img2img": Img2Img, "inpaint": Inpaint, "hires": Hires}
+PARTS: dict[str, type[Any]] = {"img2img": Img2Img, "inpaint": Inpaint, "soft": Soft, "hires": Hires}
 NO_PART_OPTION = frozenset({"image_hash"})      # found out, not asked for
 # Fields that are no single value on the command line, or that are given in another way.
 NO_OPTION = frozenset({"model", "vae", "text_encoder", "img2img", "inpaint", "hires", "version", "unknown"})
@@ -129,7 +129,8 @@ def add_recipe_options(to: argparse.ArgumentParser) -> None:
     group = to.add_argument_group("the recipe", "Names are the web UI's; the defaults too. --seed -1 draws a seed.")
     for field in recipe_fields():
         _add_option(group, field, field.name)
-    parts = to.add_argument_group("changing a picture, and the hires fix", "One --hires-... option is enough to switch the hires fix on.")
+    parts = to.add_argument_group("changing a picture, and the hires fix", (
+        "One --hires-... option is enough to switch the hires fix on, and one --soft-... for soft inpainting."))
     for part, field in part_fields():
         _add_option(parts, field, f"{part}_{field.name}")
 
@@ -169,7 +170,10 @@ def recipe_from(given: argparse.Namespace, base: Recipe | None = None) -> Recipe
     for part, kind in PARTS.items():
         options = {field.name: getattr(given, f"{part}_{field.name}") for name, field in part_fields()
                    if name == part and hasattr(given, f"{part}_{field.name}")}
-        if options:
+        if options and part == "soft":      # a part of a part
+            inpaint = recipe.inpaint or Inpaint()
+            recipe = replace(recipe, inpaint=replace(inpaint, soft=replace(inpaint.soft or Soft(), **options)))
+        elif options:
             recipe = replace(recipe, **{part: replace(getattr(recipe, part) or kind(), **options)})
     return recipe
 

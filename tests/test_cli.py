@@ -21,7 +21,7 @@ from nbsd.errors import ModelError, RecipeError
 from nbsd.events import Loading, Note, Progress
 from nbsd.infotext import from_image
 from nbsd.picture import Picture
-from nbsd.recipe import DRAWN_BELOW, Hires, Img2Img, Inpaint, Recipe
+from nbsd.recipe import DRAWN_BELOW, Hires, Img2Img, Inpaint, Recipe, Soft
 
 INFOTEXT = "a cat\nNegative prompt: blurry\nSteps: 7, Sampler: Euler, Schedule type: Karras, CFG scale: 5, Seed: 42, Size: 64x128"
 
@@ -94,7 +94,8 @@ def test_options_of_the_parts():
     made = given("--img2img-denoising-strength", "0.4", "--inpaint-only-masked", "--inpaint-mask-blur", "8")
     assert made.img2img == Img2Img(denoising_strength=0.4) and made.inpaint == Inpaint(only_masked=True, mask_blur=8)
     parts = {f"{part}.{field.name}" for part, field in cli.part_fields()}
-    kinds = {"img2img": Img2Img, "inpaint": Inpaint, "hires": Hires}
+    assert given("--soft-mask-influence", "0.5", "--inpaint-mask-blur", "9").inpaint == Inpaint(mask_blur=9, soft=Soft(mask_influence=0.5))
+    kinds = {"img2img": Img2Img, "inpaint": Inpaint, "soft": Soft, "hires": Hires}
     assert {f"{part}.{field.name}" for part, kind in kinds.items() for field in fields(kind)} - parts == {
         "img2img.image_hash", "inpaint.soft"}
 
