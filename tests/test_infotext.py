@@ -187,6 +187,18 @@ def test_texts_from_the_wild_come_back_as_they_were(name):
     assert again == recipe and write(again) == TEXTS[name]
 
 
+@pytest.mark.parametrize("line", [      # found by tools/fuzz.py: put together anew from its pairs, each of them says something else
+    'Seed: 1, Resize mode: "a, b"Steps: 20, Sampler: Euler',
+    'Seed: 1, Hypernet: {"a": [1, "b"]}Steps: 20, Sampler: Euler',
+    "Seed: 1,Sampler:Euler,  Steps:  20, User: me, ,",
+])
+def test_an_odd_line_comes_back_as_it_was(line):
+    recipe = read(f"a\n{line}")
+    assert recipe.infotext() == f"a\n{line}"
+    changed = replace(recipe, seed=2).infotext()
+    assert "Seed: 2" in changed and "Seed: 1" not in changed
+
+
 def test_a_change_changes_only_its_own_key():
     recipe = read(TEXTS["1.6, all kinds of keys"])
     changed = write(replace(recipe, seed=5, schedule="Exponential", clip_skip=1, ensd=0, tiling=True))

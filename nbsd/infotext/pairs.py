@@ -21,7 +21,7 @@ def with_pairs(recipe: Recipe, said: Mapping[str, str]) -> Recipe:
         return replace(recipe, unknown=tuple(pairs))
     before = [pair for pair in kept.written if pair.key != "Version"]
     written = [Written(*pair) for pair in [*_placed(before, said, raws), *(pair for pair in kept.written if pair.key == "Version")]]
-    again = Leftovers(pairs, kept.head, written)
+    again = Leftovers(pairs, kept.head, written=written)
     again.prompts, again.meant = kept.prompts, kept.meant
     return replace(recipe, unknown=again)
 

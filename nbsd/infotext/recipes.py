@@ -43,7 +43,7 @@ def read(text: str) -> Recipe:
     parts = layout(text, whole_json=_is_strange)
     draft, unknown = _drafted(parts)
     recipe = _built(draft, parts, {pair.key: unquote(pair.value) for pair in parts.pairs})
-    kept = Leftovers(unknown, parts.head, (Written(pair.key, pair.raw) for pair in parts.pairs))
+    kept = Leftovers(unknown, parts.head, parts.line, (Written(pair.key, pair.raw) for pair in parts.pairs))
     recipe = replace(recipe, unknown=kept)
     kept.prompts = recipe.prompt, recipe.negative_prompt
     kept.meant = {row.key: row.get(recipe) for row in KEYS}
@@ -57,17 +57,18 @@ def write(recipe: Recipe, complete: bool = False) -> str:
     out: with it, `read` gives the same picture's recipe back.
     """
     kept = recipe.unknown
-    pairs = _changed(recipe, kept) if isinstance(kept, Leftovers) else _fresh(recipe, complete)
+    pairs = list(_changed(recipe, kept) if isinstance(kept, Leftovers) else _fresh(recipe, complete))
     tags = _tags({key: unquote(raw) for key, raw in kept})
     if isinstance(kept, Leftovers) and kept.prompts == (recipe.prompt, recipe.negative_prompt):
         head = kept.head
     else:
         if not recipe.prompt.endswith(tags):        # the network was taken out of the prompt: nor does its key hold any more
-            pairs = ((key, value) for key, value in pairs if not key.startswith(("Hypernet", "AddNet ")))
+            pairs = [(key, value) for key, value in pairs if not key.startswith(("Hypernet", "AddNet "))]
             tags = ""
         negative = f"\n{NEGATIVE} {recipe.negative_prompt}" if recipe.negative_prompt else ""
         head = recipe.prompt.removesuffix(tags) + negative
-    return f"{head}\n{', '.join(f'{key}: {value}' for key, value in pairs)}".strip()
+    line = kept.line if isinstance(kept, Leftovers) and pairs == list(kept.written) else ""
+    return f"{head}\n{line or ', '.join(f'{key}: {value}' for key, value in pairs)}".strip()
 
 
 # Reading

@@ -46,13 +46,14 @@ class Leftovers(tuple[tuple[str, str], ...]):
     """
 
     head: str                           # all before the line of parameters
+    line: str                           # that line, as it was; "" where it has been changed
     prompts: tuple[str, str]            # what was read of it
     written: tuple[Written, ...]        # all pairs, in their order
     meant: dict[str, str | None]        # the text of each row of KEYS for the recipe that was read
 
-    def __new__(cls, pairs: Iterable[tuple[str, str]] = (), head: str = "", written: Iterable[Written] = ()) -> Leftovers:
+    def __new__(cls, pairs: Iterable[tuple[str, str]] = (), head: str = "", line: str = "", written: Iterable[Written] = ()) -> Leftovers:
         self = super().__new__(cls, tuple(pairs))
-        self.head, self.prompts, self.written, self.meant = head, ("", ""), tuple(written), {}
+        self.head, self.line, self.prompts, self.written, self.meant = head, line, ("", ""), tuple(written), {}
         return self
 
 

@@ -53,6 +53,7 @@ class Layout(NamedTuple):
     prompt: str
     negative: str
     pairs: list[Pair]       # of the last line; empty where it is no line of parameters
+    line: str               # that last line, as it is
 
 
 def quote(value: Any) -> Any:
@@ -80,7 +81,7 @@ def layout(text: str, whole_json: Callable[[str], bool] | None = None) -> Layout
     head, _, last = text.strip().rpartition("\n")
     pairs = list(_pairs(last))
     if len(pairs) < LEAST_PAIRS:
-        head, pairs = text.strip(), []
+        head, pairs, last = text.strip(), [], ""
     elif whole_json and ("{" in last or "[" in last):
         pairs = list(_pairs(last, JsonEnds(last, whole_json)))
     prompt: list[str] = []
@@ -92,7 +93,7 @@ def layout(text: str, whole_json: Callable[[str], bool] | None = None) -> Layout
             lines = negative
             line = line[len(NEGATIVE):].strip()
         lines.append(line)
-    return Layout(head, _joined(prompt), _joined(negative), pairs)
+    return Layout(head, _joined(prompt), _joined(negative), pairs, last)
 
 
 def parse(text: str, backcompat: bool = True) -> dict[str, Any]:
@@ -100,7 +101,7 @@ def parse(text: str, backcompat: bool = True) -> dict[str, Any]:
 
     `backcompat` turns on the old behaviours that the text's Version stands for, as the web UI's setting does.
     """
-    _, prompt, negative, pairs = layout(text)
+    _, prompt, negative, pairs, _ = layout(text)
     found: dict[str, Any] = {}
     for key, value, _ in pairs:
         if size := _SIZE.match(unquote(value)):
