@@ -43,6 +43,12 @@ def test_it_is_there_for_a_model_without_a_text_encoder_and_offers_those_of_its_
     assert form.read().text_encoder == "whole"
 
 
+def test_where_there_is_no_such_model_the_picker_says_so(form: Form) -> None:
+    form.borrowed.set_files({"bare": "SD 2"}, SOURCES[:2])
+    form.model.value = "bare"
+    assert [text for text, _ in form.borrowed.picker.widget.options] == ["no SD 2 model that has one is here yet"]
+
+
 def test_each_model_keeps_its_choice_over_a_look_for_files_and_a_new_kernel(form: Form) -> None:
     form.model.value = "bare"
     form.borrowed.picker.widget.value = "clip"

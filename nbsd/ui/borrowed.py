@@ -11,6 +11,7 @@ from nbsd.ui.parts import Parts
 from nbsd.ui.pickers import File, Picker
 
 PURPOSES = ("inpainting", "editing")        # as the list of files names them behind the family
+CHOOSE = "choose a model that has one"
 ABOUT = "This model's file has no text encoder: take that of a model of the same family, such as the one it was trained from."
 
 
@@ -23,7 +24,7 @@ class Borrowed:
         self._sources: tuple[File, ...] = ()
         self._choices: dict[str, str] = {}      # model -> where its text encoder comes from
         self._following = False                 # whether what changes in the picker is no choice of the user's
-        self.picker = Picker(parts, "Text encoder from", "choose a model that has one", ("nbsd-text-encoder", "nbsd-field-text_encoder"))
+        self.picker = Picker(parts, "Text encoder from", CHOOSE, ("nbsd-text-encoder", "nbsd-field-text_encoder"))
         self.picker.widget.tooltip = ABOUT
         self.widget = parts.row(self.picker.widget)
         self.widget.layout = w.Layout(display="none")       # its own: it comes and goes
@@ -79,7 +80,9 @@ class Borrowed:
         family, wanted = self.family, self._choices.get(self._key)
         self._following = True
         try:
-            self.picker.set_files([file for file in self._sources if not family or _plain(file.family) in (_plain(family), "")])
+            files = [file for file in self._sources if not family or _plain(file.family) in (_plain(family), "")]
+            self.picker.none = CHOOSE if files else f"no {_plain(family or '')} model that has one is here yet".replace("  ", " ")
+            self.picker.set_files(files)
             self.picker.value = wanted
         finally:
             self._following = False

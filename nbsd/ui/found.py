@@ -14,6 +14,7 @@ from nbsd.ui.pickers import File
 CHECKPOINT, VAE, UPSCALER, TEXT_ENCODER, UNKNOWN = "checkpoint", "vae", "upscaler", "text encoder", "unknown"
 
 
+BUILT_IN = "first"      # the small model that comes with nbsd, whose narrow text encoder fits no other
 # Folders of A1111 and ComfyUI in which no models of pictures lie, in small letters: what nbsd does not know there is none.
 ELSEWHERE = frozenset({
     "adetailer", "animatediff_models", "animatediff_motion_lora", "audio_encoders", "blip", "clip", "clip_vision", "codeformer", "controlnet",
@@ -72,7 +73,8 @@ class Chooser:
         self._form.model.set_files(models)
         self._form.vae.set_files(_files(found, VAE))
         bare = {value: entry.family for entry, value in found if entry.kind == CHECKPOINT and TEXT_ENCODER in entry.lacks}
-        self._form.borrowed.set_files(bare, [*(file for file in _files(found, CHECKPOINT) if file.value not in bare), *_files(found, TEXT_ENCODER)])
+        whole = [file for file in _files(found, CHECKPOINT) if file.value not in (*bare, BUILT_IN)]
+        self._form.borrowed.set_files(bare, [*whole, *_files(found, TEXT_ENCODER)])
         self._form.modes.set_files([file.value for file in _files(found, CHECKPOINT)], [file.value for file in _files(found, UPSCALER)])
         self._catalog.set_rows([
             Row(entry.kind, entry.title, value, entry.size, entry.family, entry.digest, str(entry.path), entry.problem, entry.lacks)

@@ -34,7 +34,7 @@ class Picker:
     """A labelled drop-down of files. Its value is what the recipe says, or None for the first row."""
 
     def __init__(self, parts: Parts, label: str, none: str, classes: tuple[str, ...], must: bool = False) -> None:
-        self._none, self._must = none, must
+        self.none, self._must = none, must      # what the first row says
         self._files: tuple[File, ...] = ()
         self._learned: dict[str, str] = {}      # other names of files in the list
         self.widget = parts.make(w.Dropdown, "nbsd-control", *classes, options=[(none, NONE)], description=label)
@@ -67,7 +67,7 @@ class Picker:
         return value in self._learned or any(value in (file.value, file.title) for file in self._files)
 
     def _show(self, value: str) -> None:
-        rows = [] if self._must and self._files else [(self._none, NONE)]
+        rows = [] if self._must and self._files else [(self.none, NONE)]
         rows += [(row_words(file.title, file.family, file.size, file.digest, file.lacks), file.value) for file in self._files]
         values = [known for _, known in rows]
         if value and value not in values:
