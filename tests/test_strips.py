@@ -113,6 +113,13 @@ def test_what_was_read_last_is_not_made_again():
     assert asked == [(0, 6), (4, 9), (0, 2)]
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_what_is_put_away_is_the_same_and_lies_the_same(layout):
+    x = torch.randn(1, 3, 4, 5, generator=torch.manual_seed(0)).contiguous(memory_format=layout)
+    away = strips.put_away(x)
+    assert away.equal(x.half()) and away.is_contiguous(memory_format=layout)
+
+
 def test_nothing_is_kept_that_has_no_room(monkeypatch):
     monkeypatch.setattr(strips, "KEPT", 100)
     assert isinstance(strips.kept_where_it_fits(Whole(torch.zeros(1, 1, 25, 2)), lambda: None), Kept)      # 50 are held already
