@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import short, their_texts, their_unet, their_vae, write
 
+import nbsd
 from nbsd.errors import ModelError, NoTextEncoderError, WrongFamilyError
 from nbsd.models.beside import chosen_vae, stated_prediction
 from nbsd.models.folder import folder_family
@@ -114,6 +115,12 @@ def test_a_file_without_a_text_encoder_says_what_to_do_and_takes_one_from_anothe
     with pytest.raises(ModelError, match=f"is of {family} and holds a UNet and a VAE, but no text encoder: take it from another"):
         load_checkpoint(bare(name))
     assert same(load_checkpoint(bare(name), text_encoder=files[name]), loaded[name])
+
+
+def test_a_text_encoder_without_all_of_clips_words_is_refused_in_a_sentence(files):
+    model = nbsd.load(files["sd1"], device="cpu")
+    with pytest.raises(ModelError, match="the text encoder of sd1 knows 60 words and CLIP's has 49408"):
+        model.generate(Recipe(steps=1, width=64, height=64))
 
 
 def test_the_store_takes_the_text_encoder_from_a_model_that_it_finds_and_the_recipe_says_which(files, loaded, bare, tmp_path):

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from nbsd.conditioning.embeddings import Embeddings, embedding_files
-from nbsd.errors import RecipeError
+from nbsd.errors import ModelError, RecipeError
 from nbsd.events import Event
 from nbsd.infotext.pairs import with_pairs
 from nbsd.infotext.rules import in_effect
 from nbsd.models import first
 from nbsd.models.beside import is_word
 from nbsd.models.detect import EMBEDDING
-from nbsd.models.families import EDITING, INPAINTING
+from nbsd.models.families import EDITING, INPAINTING, TOKEN_END
 from nbsd.models.load import load_checkpoint
 from nbsd.models.pictured import pictured_in, pictured_name
 from nbsd.models.scan import places, stem
@@ -176,7 +176,10 @@ class Model:
         return self._other[1]
 
     def require(self, recipe: Recipe) -> None:
-        """Raise RecipeError where the recipe asks for what this model has not."""
+        """Raise RecipeError where the recipe asks for what this model has not, ModelError for one that reads no prompts."""
+        words = min(encoder.config.vocab_size for encoder in self.checkpoint.text_encoders)
+        if words <= TOKEN_END:
+            raise ModelError(f"the text encoder of {self.name} knows {words} words and CLIP's has {TOKEN_END + 1}: choose another version of it")
         if self.checkpoint.text_parts[0].layer:     # of the model's own choice; the web UI takes no notice of clip skip then either
             return
         layers = self.checkpoint.text_encoder.config.num_hidden_layers
