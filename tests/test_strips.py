@@ -120,6 +120,15 @@ def test_what_is_put_away_is_the_same_and_lies_the_same(layout):
     assert away.equal(x.half()) and away.is_contiguous(memory_format=layout)
 
 
+def test_no_strip_of_the_picture_is_made_from_much_more_than_others(tiny, monkeypatch):
+    """The last layer makes 3 channels of many: as high as its strips could be, what goes in would be the whole again."""
+    monkeypatch.setattr(strips, "STRIP", 2**16)
+    decoder, asked = tiny.checkpoint.vae.decoder, []
+    monkeypatch.setattr(decoder.conv_out, "forward", lambda x, plain=decoder.conv_out.forward: asked.append(x.shape[2]) or plain(x))
+    decode_in_strips(tiny.checkpoint.vae, latents(24, 8))
+    assert max(asked) <= strips.ROWS * 2 + 2 and len(asked) >= 6
+
+
 def test_nothing_is_kept_that_has_no_room(monkeypatch):
     monkeypatch.setattr(strips, "KEPT", 100)
     assert isinstance(strips.kept_where_it_fits(Whole(torch.zeros(1, 1, 25, 2)), lambda: None), Kept)      # 50 are held already

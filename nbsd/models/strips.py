@@ -65,8 +65,9 @@ def decode_in_strips(vae: Any, latents: Tensor, check: Check = lambda: None) -> 
             rows = through(resnet, rows, check)
         for upsampler in block.upsamplers or ():
             rows = kept_where_it_fits(Latest(Made(rows, doubled(upsampler), Scaled.DOUBLED)), check)
-    rows = Made(rows, normed(decoder.conv_norm_out, decoder.conv_act, decoder.conv_out, moments(rows, check)), Scaled.SAME)
-    return torch.cat([strip for _, strip in strips(rows, check)], dim=2)
+    last = Made(rows, normed(decoder.conv_norm_out, decoder.conv_act, decoder.conv_out, moments(rows, check)), Scaled.SAME)
+    # As high as strips of what goes in may be: three channels of a picture come from 128
+    return torch.cat([strip for _, strip in strips(last, check, least=rows.numbers() // rows.height)], dim=2)
 
 
 @torch.inference_mode()
@@ -252,15 +253,15 @@ def put_away(strip: Tensor) -> Tensor:
     return lies.copy_(strip)
 
 
-def strips(rows: Rows, check: Check) -> Iterator[tuple[tuple[int, int], Tensor]]:
-    """The picture in strips of about `STRIP` numbers."""
+def strips(rows: Rows, check: Check, least: int = 0) -> Iterator[tuple[tuple[int, int], Tensor]]:
+    """The picture in strips of about `STRIP` numbers; a row counts as `least` of them or more."""
     start, step = 0, ROWS
     while start < rows.height:
         check()
         end = min(rows.height, start + step)
         strip = rows.read(start, end)
         yield (start, end), strip
-        step = max(ROWS, min(rows.height, STRIP * (end - start) // strip.numel() // 8 * 8))
+        step = max(ROWS, min(rows.height, STRIP // max(strip.numel() // (end - start), least) // 8 * 8))
         del strip
         start = end
 
