@@ -238,6 +238,10 @@ class Panel:
         self.page.page.locator(select).first.select_option(label=label)
         self.page.quiet()
 
+    def holds(self, name: str, value: object) -> None:
+        """Wait until a box holds this: what the kernel sets comes one control at a time."""
+        self.page.wait(f"document.querySelector('.nbsd .nbsd-{name} :is(input, textarea, select)').value === {json.dumps(str(value))}")
+
     def value(self, name: str) -> str:
         """What a box or drop-down holds."""
         return str(self.page.js(f"document.querySelector('.nbsd .nbsd-{name} :is(input, textarea, select)').value"))

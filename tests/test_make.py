@@ -128,7 +128,7 @@ def test_what_cannot_be_made_is_said_before_any_work(tiny):
         tiny.generate(replace(SMALL, width=100))
     class Short:
         class config:
-            num_hidden_layers = 2
+            num_hidden_layers, vocab_size = 2, 49408
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiny.checkpoint, "text_encoders", (Short,))
         with pytest.raises(RecipeError, match="clip skip is 3: the text encoder of tiny-sd1 has 2 layers"):
