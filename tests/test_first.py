@@ -102,7 +102,8 @@ def colourful(picture: np.ndarray) -> float:
 
 
 def test_the_extras_are_small() -> None:
-    assert len(EXTRAS) == 3 and all(file.stat().st_size < 1e6 for file in EXTRAS)
+    assert [file.name for file in EXTRAS] == ["manga.safetensors", "mika.pt", "pastel.pt", "sepia.vae.pt"]
+    assert all(file.stat().st_size < (2.6e6 if ".vae." in file.name else 1e6) for file in EXTRAS)
 
 
 TAGS = "red hair, long hair, blue eyes, smile, school uniform, blue sky"
@@ -124,3 +125,10 @@ def test_the_hypernetwork_makes_colours_pale(dressed: Model) -> None:
 def test_the_embedding_is_a_girl_with_purple_hair(dressed: Model) -> None:
     found = [nearest(crown(draw(dressed, "mika, portrait, white background", seed)), HAIR_COLOURS) for seed in range(4)]
     assert found.count("purple hair") >= 3, found
+
+
+@pytest.mark.slow
+def test_the_vae_makes_everything_sepia() -> None:
+    picture = draw(load("first", device="cpu", vae=FOLDER / "sepia.vae.pt"), TAGS)
+    red, green, blue = picture[((picture > 20) & (picture < 235)).all(2)].mean(0)
+    assert 1.1 < red / green < 1.2 and 1.2 < green / blue < 1.4      # 1.07 to 0.93 to 0.72

@@ -69,16 +69,30 @@ def vae_key(name: str) -> str:
     return re.sub(r"decoder\.up\.(\d+)", lambda found: f"decoder.up.{len(VAE_WIDTHS) - 1 - int(found[1])}", name)
 
 
+def vae_tensors(vae: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """The autoencoder's tensors as a VAE's own file names them."""
+    for name, tensor in vae.items():
+        key = vae_key(name)
+        wide = ".attn_1." in key and tensor.ndim == 2       # 1x1 convolutions there
+        yield key, tensor[:, :, None, None] if wide else tensor
+
+
+def trained_vae(folder: Path) -> dict[str, Tensor]:
+    """FOLDER/decoder.pt, else vae_scaled.pt: the autoencoder after the last stage that was run."""
+    decoder = folder / "decoder.pt"
+    found: dict[str, Tensor] = torch.load(decoder, weights_only=True)["model"] if decoder.exists() else torch.load(
+        folder / "vae_scaled.pt", weights_only=True)
+    return found
+
+
 def tensors(networks: Networks, vae: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
     """All tensors of the file by their single-file names."""
     crossed = tuple("CrossAttn" in kind for kind in networks.unet.config.up_block_types)
     assert len(crossed) == len(UNET_WIDTHS)
     for name, tensor in networks.unet.state_dict().items():
         yield UNET + unet_key(name, crossed), tensor
-    for name, tensor in vae.items():
-        key = vae_key(name)
-        wide = ".attn_1." in key and tensor.ndim == 2       # 1x1 convolutions there
-        yield VAE + key, tensor[:, :, None, None] if wide else tensor
+    for key, tensor in vae_tensors(vae):
+        yield VAE + key, tensor
     for name, tensor in networks.text.state_dict().items():
         if "position_ids" not in name:
             yield f"{TEXT}text_model.{name.removeprefix('text_model.')}", tensor
@@ -89,9 +103,7 @@ def export(folder: Path, file: Path) -> None:
     """FOLDER/soft.pt (else model.pt; its averaged weights) and FOLDER/decoder.pt (else vae_scaled.pt) to a single file."""
     networks = Networks()
     networks.load_state_dict(averaged(folder))
-    decoder = folder / "decoder.pt"
-    vae = torch.load(decoder, weights_only=True)["model"] if decoder.exists() else torch.load(folder / "vae_scaled.pt", weights_only=True)
-    found = {key: tensor.float() if key == "alphas_cumprod" else tensor.half() for key, tensor in tensors(networks, vae)}
+    found = {key: tensor.float() if key == "alphas_cumprod" else tensor.half() for key, tensor in tensors(networks, trained_vae(folder))}
     save_file({key: tensor.contiguous() for key, tensor in found.items()}, file)
     print(f"{file}: {file.stat().st_size / 1e6:.2f} MB")
 

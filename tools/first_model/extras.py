@@ -1,10 +1,11 @@
-"""Trains what goes with the model: a LoRA, a hypernetwork and an embedding, each in a minute or two. They are written to a folder.
+"""Makes what goes with the model: a LoRA, a hypernetwork and an embedding, each trained in a minute or two, and a VAE. They are written to a folder.
 
     manga.safetensors   a LoRA: everything in black and white (kohya's naming, rank 8, on attention and convolutions)
     pastel.pt           a hypernetwork in the web UI's layout: pale colours
     mika.pt             an embedding of two vectors: a girl with purple twintails, yellow eyes, cat ears and glasses
+    sepia.vae.pt        the model's own VAE, whose decoder ends in sepia; nothing is trained for it
 
-Run: python -m tools.first_model.extras FOLDER OUT [manga pastel mika]   (FOLDER holds the trained model, see train.py)
+Run: python -m tools.first_model.extras FOLDER OUT [manga pastel mika sepia]   (FOLDER holds the trained model, see train.py)
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ from torch import Tensor, nn
 
 from .captions import Captions
 from .dataset import read
+from .export import trained_vae, vae_tensors
 from .networks import LATENT_SCALE, TEXT_WIDTH, UNET_WIDTHS, alphas_cumprod, make_vae
 from .tags import Tags, quality_words
 from .train import Networks, averaged, noisy
 
+LIGHT, SEPIA = (0.299, 0.587, 0.114), (1.07, 0.93, 0.72)      # how bright a colour is (Rec. 601), and the colour of a full light
 RANK, BATCH, PICTURES = 8, 24, 480
 MIKA = {"hair": "purple hair", "style": "twintails", "eye_colour": "yellow eyes", "headgear": "cat ears", "glasses": True}
 MIKA_TOKENS = (40_001, 40_002)      # any two that no caption uses: their rows are what is trained
@@ -34,7 +37,7 @@ MIKA_TOKENS = (40_001, 40_002)      # any two that no caption uses: their rows a
 
 def grey(pictures: np.ndarray) -> np.ndarray:
     """Black and white with a little more contrast, uint8 [n, h, w, 3]."""
-    light = pictures @ np.array([0.299, 0.587, 0.114], np.float32)
+    light = pictures @ np.array(LIGHT, np.float32)
     return np.clip(light * 1.2 - 25, 0, 255).astype(np.uint8)[..., None].repeat(3, -1)
 
 
@@ -204,7 +207,17 @@ def train_embedding(data: Data, out: Path, steps: int) -> None:
                 "sd_checkpoint": None, "sd_checkpoint_name": "first"}, out / "mika.pt")
 
 
-KINDS = {"manga": (train_lora, 200), "pastel": (train_hypernetwork, 200), "mika": (train_embedding, 200)}
+def write_vae(data: Data, out: Path, steps: int) -> None:
+    """The last convolution goes through a matrix of colours: y = M x in 0..1, which is M x + (M 1 - 1) in -1..1."""
+    vae = trained_vae(data.folder)
+    matrix = torch.outer(torch.tensor(SEPIA), torch.tensor(LIGHT))
+    weight, bias = vae["decoder.conv_out.weight"], vae["decoder.conv_out.bias"]
+    vae["decoder.conv_out.weight"] = torch.einsum("ij,jchw->ichw", matrix, weight)
+    vae["decoder.conv_out.bias"] = matrix @ bias + matrix.sum(1) - 1
+    torch.save({"state_dict": {key: tensor.half().contiguous() for key, tensor in vae_tensors(vae)}}, out / "sepia.vae.pt")
+
+
+KINDS = {"manga": (train_lora, 200), "pastel": (train_hypernetwork, 200), "mika": (train_embedding, 200), "sepia": (write_vae, 0)}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
