@@ -32,7 +32,7 @@ COPIED = 1 << 20                    # bytes at once
 SPARE = 200_000_000                 # bytes of the disk that stay free
 PACKERS: tuple[tuple[bytes, Callable[[Any], Any]], ...] = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\x00", lzma.open))
 BROKEN = (tarfile.TarError, zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError,
-          RuntimeError, NotImplementedError, LookupError)  # fmt: skip
+          RuntimeError, LookupError)  # fmt: skip
 
 Progress = Callable[[int, int], None]       # bytes done, bytes in all; may raise Stopped
 

@@ -49,7 +49,7 @@ ALPHAS = "alphas_cumprod"
 # How files say that they predict v: a tensor of that name (SDXL's anime descendants), or the trainer's note in the header.
 V_KEY, ZERO_SNR_KEY, NOTE = "v_pred", "ztsnr", "modelspec.prediction_type"
 V_NOTES = ("v", "v_prediction", "v-prediction")
-IMPOSSIBLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, NotImplementedError, RuntimeError)    # of a config
+IMPOSSIBLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError)    # of a config
 
 
 @dataclass(frozen=True)
