@@ -313,9 +313,22 @@ def test_only_what_is_masked_changes(panel, page, place):
     assert "Denoising strength: 0.75" in panel.value("infotext")
 
 
+# Whether there is ink under the pressed mouse while its movement is still being told: the kernel cannot have answered.
+INK_AT_ONCE = """(() => {
+    const canvas = document.querySelector('.nbsd .nbsd-pad-mask'), pen = canvas.getContext('2d');
+    window.atOnce = [];
+    canvas.addEventListener('mousemove', event => {
+        const share = [event.offsetX / canvas.clientWidth, event.offsetY / canvas.clientHeight];
+        if (event.buttons) window.atOnce.push(pen.getImageData(share[0] * canvas.width, share[1] * canvas.height, 1, 1).data[3] > 0);
+    }, true);
+})()"""
+
+
 def paint_with_mouse_and_finger(panel: lab.Panel, page: lab.Page) -> None:
     page.wait("document.querySelector('.nbsd .nbsd-pad-mask')?.offsetParent")
+    page.js(INK_AT_ONCE)
     panel.stroke((0.2, 0.2), (0.7, 0.3))
+    assert len(page.js("window.atOnce")) >= 4 and all(page.js("window.atOnce"))
     page.wait("!document.querySelector('.nbsd .nbsd-undo').disabled")
     assert panel.inked(0.45, 0.25) and not panel.inked(0.45, 0.8)
     panel.click("undo")

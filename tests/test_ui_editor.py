@@ -80,6 +80,22 @@ def test_the_mouse_paints_the_same_line_on_the_screen_and_in_the_mask(editor: Ed
     assert not editor.undo.disabled and editor.redo.disabled
 
 
+def test_the_page_is_told_how_the_brush_paints_and_which_strokes_the_kernel_knows(editor: Editor, canvases: Canvases) -> None:
+    def told() -> str:
+        return editor._style.value.partition("--nbsd-hand: ")[2].partition(" }")[0]
+
+    editor.brush_size.value = 10
+    assert told() == "mask 10.00 #f0308c 0 #2a66d9"
+    canvases.stroke((20, 30), (60, 30))
+    editor.tool.value, editor.colour.value = COLOUR, "#ff8000"
+    assert told() == "colour 10.00 #f0308c 1 #ff8000"
+    canvases.tell("touch_start", touches=[{"x": 10, "y": 10}])
+    editor.undo.click()
+    canvases.tell("touch_end", touches=[])
+    editor.show(Image.new("RGB", (4096, 2048)))
+    assert told() == "colour 42.75 #f0308c 2 #ff8000"
+
+
 def test_movements_without_a_button_are_dropped(editor: Editor, canvases: Canvases) -> None:
     for x in range(50):
         canvases.tell("mouse_move", x=x, y=20)

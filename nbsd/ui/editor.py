@@ -143,8 +143,8 @@ class Editor:
         self.on_canvas, self.on_boxes = canvas, not canvas
         self._why.value = f"<div>{why}</div>" if why else ""
         self.other.description = "Rectangles instead" if canvas else "Brush instead"
-        self._dress()
         self._draw_anew()
+        self._dress()
 
     def _pad_is_ready(self) -> None:
         """A page has loaded the canvas. It takes the rectangles' place, unless the user has chosen them."""
@@ -167,6 +167,7 @@ class Editor:
             return
         if self._pad is not None:
             self._pad.show(self._picture)
+            self._dress()       # the brush's width on the canvas has changed
         if self._boxes is not None:
             self._boxes.show(self._picture)
 
@@ -207,8 +208,8 @@ class Editor:
         self.smaller.on_click(lambda _: self._asked("out"))
         self.larger.on_click(lambda _: self._asked("in"))
         self.other.on_click(lambda _: self._switch())
-        self.opacity.observe(lambda _: self._dress(), "value")
-        self.tool.observe(lambda _: self._dress(), "value")
+        for control in (self.tool, self.brush_size, self.colour, self.opacity):
+            control.observe(lambda _: self._dress(), "value")
         set_tip(self.brush_size, "Pixels of the picture; [ and ] on the picture change it")
 
     def _asked(self, what: str) -> None:
@@ -229,13 +230,15 @@ class Editor:
         drawing = self.drawing
         self.undo.disabled, self.redo.disabled = not drawing.can_undo, not drawing.can_redo
         self.clear.disabled = drawing.empty and not drawing.has_sketch
+        self._dress()
 
     def _dress(self) -> None:
         """Zoom, opacity and what belongs to the tool."""
         zoom = ZOOMS[self._zoom]
         shade = 0.0 if self._sketching else self.opacity.value
-        self._style.value = (
-            f"<style>.{self._name} .nbsd-pad {{ width: {zoom:.0%} }} .{self._name} .nbsd-pad-mask {{ opacity: {shade:.2f} }}</style>")
+        hand = f"--nbsd-hand: {self._pad.hand}" if self._pad is not None else ""
+        self._style.value = (f"<style>.{self._name} .nbsd-pad {{ width: {zoom:.0%} }} "
+                             f".{self._name} .nbsd-pad-mask {{ opacity: {shade:.2f}; {hand} }}</style>")
         self._zoomed.value = f"{zoom:.0%}"
         self.smaller.disabled, self.larger.disabled = self._zoom == 0, self._zoom == len(ZOOMS) - 1
         set_class(self.widget, "nbsd-on-canvas", self.on_canvas)

@@ -40,6 +40,7 @@ class Drawing:
         """Sizes in pixels of the picture that is painted on."""
         self._lock = threading.RLock()
         self._watchers: list[Callable[[], None]] = []
+        self.strokes = 0            # that were begun and ended, in all
         self.reset(width, height)
 
     def reset(self, width: int, height: int) -> None:
@@ -132,6 +133,7 @@ class Drawing:
             if self._brush is None:
                 return
             self._brush = None
+            self.strokes += 1
             self._keep(*self._before)
         self._tell()
 

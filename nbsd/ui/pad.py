@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 SIDE = 1024             # pixels of the canvas' longer side at most; a larger picture is painted on at a smaller scale
 WHEEL = 150.0           # of the wheel's units, for one step of the zoom
+INK = "#{:02x}{:02x}{:02x}".format(*TINT)
 WHEEL_PAUSE = 0.12      # seconds between two of those: a touch pad sends dozens
 
 
@@ -60,6 +61,14 @@ class Pad:
             canvas.width, canvas.height = size
         self._picture.value = out.getvalue()
         self.redraw()
+
+    @property
+    def hand(self) -> str:
+        """What the page has to know to draw the hand's ink before the kernel does (ui/page.py): what the brush does, its width in pixels of
+        the canvas, the mask's colour, how many strokes are ended, and the colour on the sketch.
+        """
+        brush = self._brush()
+        return f"{brush.does} {brush.size * self._scale:.2f} {INK} {self._drawing.strokes} {brush.colour}"
 
     def redraw(self) -> None:
         """Draw what the Drawing has, whatever is on the screen."""
@@ -127,7 +136,7 @@ class Pad:
 
     def _layers(self, brush: Brush) -> list[tuple[Any, str]]:
         """The canvases that a brush paints, and the colour on each."""
-        mask = (self._mask, "#{:02x}{:02x}{:02x}".format(*TINT))
+        mask = (self._mask, INK)
         return [mask] if brush.does not in (COLOUR, ERASE) else [mask, (self._sketch, brush.colour)]
 
     def _wheel(self, down: float) -> None:
