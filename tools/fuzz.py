@@ -2,9 +2,9 @@
 
     python tools/fuzz.py [--minutes 10] [--seed N] [NAME ...]
 
-Texts are put together from pieces that mean something, files are recorded ones with a few bytes changed. A parser may refuse what it
-gets with an `NbsdError`; any other exception, and an answer that contradicts itself, is a find. It is printed with its input, and the
-exit status is 1. NAME: only these parsers.
+Texts are put together from pieces that mean something, files are recorded ones with a few bytes changed; "made" makes any recipe, and then
+again what its picture says (tools/made.py). A parser may refuse what it gets with an `NbsdError`; any other exception, and an answer that
+contradicts itself, is a find. It is printed with its input, and the exit status is 1. NAME: only these parsers.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from made import Made
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -188,7 +189,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         parsers: dict[str, Parser] = {
             "weights": weights, "novelai": novelai, "schedule": schedule, "networks": networks, "recipes": recipes, "pictures": pictures,
-            "files": Files(Path(folder)),
+            "files": Files(Path(folder)), "made": Made(MODELS / "tiny-sd1.safetensors"),
         }
         chosen = {name: parsers[name] for name in given.names or parsers}
         counts, finds = dict.fromkeys(chosen, 0), list[str]()
