@@ -159,10 +159,16 @@ def recipe_fields() -> list[Field[Any]]:
 
 
 def recipe_from(given: argparse.Namespace, base: Recipe | None = None) -> Recipe:
-    """The recipe that the options describe, on top of `base`. Seeds of -1 are drawn here; without a base the seed is drawn too."""
+    """The recipe that the options describe, on top of `base`. Seeds of -1 are drawn here; without a base the seed is drawn too, and the
+    built-in model gets the size that it can draw.
+    """
+    from nbsd.models import first
+
     values = {field.name: getattr(given, field.name) for field in recipe_fields() if hasattr(given, field.name)}
     if base is None:
         values.setdefault("seed", -1)
+        if first.is_first(given.model) and not {"width", "height"} & set(values):
+            values |= {"width": first.SIDE, "height": first.SIDE}
     for name in SEEDS:
         if values.get(name) == -1:
             values[name] = secrets.randbelow(DRAWN_BELOW)

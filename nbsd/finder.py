@@ -31,6 +31,9 @@ class Finder:
         self._entries: list[Entry] | None = None
         self._others: list[Path] = []           # folders that were found elsewhere
         self._typed: Path | None = None         # a folder that was typed into the panel
+        self._on_first = False                  # the chosen model is the built-in one
+        form.model.widget.observe(lambda _: self._fit_size(), "value")
+        self._fit_size()
 
     @property
     def more(self) -> list[Path]:
@@ -94,9 +97,26 @@ class Finder:
         bring = (f"put a file that ends in {' or '.join(ENDINGS)} into {more or self._folders[0].absolute()} and press Refresh, "
                  "name another folder, or get one on the page Files.")
         alone = [value for entry, value in found if entry.kind == CHECKPOINT] == [first.NAME]
-        if alone and first.is_first(self._form.model.value) and self._form.is_new():
-            self._form.suggest(first.PROMPT, first.NEGATIVE, first.SIDE)
+        if alone and self._on_first and not self._form["prompt"].value and not self._form["negative_prompt"].value:
+            self._form["prompt"].value, self._form["negative_prompt"].value = first.PROMPT, first.NEGATIVE
         self._panel.show_hint(f"{first.ABOUT} For a real model {bring}" if alone else "" if some else f"No model yet: {bring}")
+
+    def _fit_size(self) -> None:
+        """The built-in model can draw in one size only, others not in that one: where the usual size stands, make it the chosen model's."""
+        chosen = self._form.model.value
+        if chosen is None:
+            return
+        from nbsd.models import first
+
+        if first.is_first(chosen) == self._on_first:
+            return
+        self._on_first = not self._on_first
+        sides = [self._form[name] for name in ("width", "height")]
+        usual = Recipe()
+        was, now = ([first.SIDE] * 2, [usual.width, usual.height]) if not self._on_first else ([usual.width, usual.height], [first.SIDE] * 2)
+        if [side.value for side in sides] == was:
+            for side, value in zip(sides, now, strict=True):
+                side.value = value
 
 
 def _found(folders: Sequence[Path]) -> Iterable[Entry]:

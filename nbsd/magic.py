@@ -37,6 +37,8 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
 def sd(line: str, cell: str) -> None:
     """Make pictures from the prompt in this cell and show them below it. `%%sd --help` lists the options."""
     global _last_model
+    from nbsd.models import first
+
     try:
         given = parser().parse_args(shlex.split(line))
     except SystemExit:              # --help has printed what it has to say
@@ -46,6 +48,7 @@ def sd(line: str, cell: str) -> None:
     given.prompt, given.negative_prompt = prompts(cell)
     try:
         _last_model = _here(given.model) or _last_model
+        given.model = _last_model or studio().recipe.model or first.NAME    # it decides on the size; without any it is the built-in one
         recipe = replace(recipe_from(given), model=_last_model, vae=_here(given.vae), text_encoder=_here(given.text_encoder))
         for picture in studio().generate(recipe, given.count, given.batch_size):
             display(picture)

@@ -186,6 +186,12 @@ def test_pictures_are_saved_and_their_paths_printed(model, capsys):
     assert capsys.readouterr().out.strip() == model.made[1].infotext()
 
 
+def test_the_built_in_model_gets_its_own_size():
+    for arguments, size in (([], (512, 512)), (["--model", "first"], (128, 128)), (["--model", "first", "--width", "256"], (256, 512))):
+        made = given(*arguments)
+        assert (made.width, made.height) == size
+
+
 @pytest.mark.parametrize("kind", ["text", "text file", "picture"])
 def test_a_recipe_from_infotext(model, kind):
     place = Path("recipe.png" if kind == "picture" else "recipe.txt")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -22,6 +23,7 @@ CELL = "a cat,\nsleeping\nNegative prompt: blurry,\nbad\n"
 class GreyStudio:
     def __init__(self) -> None:
         self.asked: list[tuple[Recipe, int, int]] = []
+        self.recipe = Recipe(model="of-the-panel")
 
     def generate(self, recipe, count=1, batch_size=1):
         self.asked.append((recipe, count, batch_size))
@@ -109,3 +111,14 @@ def test_help(grey, capsys):
     magic.sd("--help", "a")
     assert "--cfg-scale" in capsys.readouterr().out
     assert grey.asked == []
+
+
+@pytest.mark.parametrize(("line", "of_the_panel", "size"), [
+    ("--model first", "m", (128, 128)), ("--model first --height 64", "m", (512, 64)), ("--model m", "first", (512, 512)), ("", "first", (128, 128)),
+    ("", "m", (512, 512)),
+])
+def test_the_built_in_model_gets_its_own_size(grey, line, of_the_panel, size):
+    grey.recipe = Recipe(model=of_the_panel)
+    with suppress(UsageError):      # without a model, the grey studio refuses
+        magic.sd(line, "a cat")
+    assert (grey.asked[-1][0].width, grey.asked[-1][0].height) == size

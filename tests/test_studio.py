@@ -592,11 +592,34 @@ def test_what_was_written_is_not_replaced_when_the_built_in_model_is_offered(tmp
 
     monkeypatch.setattr(first, "FILE", tmp_path / "package.safetensors")
     first.FILE.write_bytes(b"0" * 1000)
-    studio = Studio(tmp_path, tmp_path / "out")
-    studio._form["prompt"].value = "my own"
-    studio._finder.look()
-    studio._screen.flush()
-    assert (studio.recipe.prompt, studio.recipe.width) == ("my own", 512)
+    for field, value, wanted in (("prompt", "my own", ("my own", 128, 128)), ("negative_prompt", "bad", ("", 128, 128)),
+                                 ("width", 256, (first.PROMPT, 256, 512))):
+        studio = Studio(tmp_path, tmp_path / "out" / field)
+        studio._form[field].value = value
+        studio._finder.look()
+        studio._screen.flush()
+        assert (studio.recipe.prompt, studio.recipe.width, studio.recipe.height) == wanted
+
+
+def test_the_size_follows_the_built_in_model(tmp_path: Path) -> None:
+    studio = made(tmp_path)
+    form = studio._form
+
+    def size() -> tuple[int, int]:
+        return studio.recipe.width, studio.recipe.height
+
+    form.write(Recipe(model="a"))
+    form.model.value = "first"
+    assert size() == (128, 128)
+    form.model.value = "b"
+    assert size() == (512, 512)
+    form["width"].value = 640
+    form.model.value = "first"
+    assert size() == (640, 512)
+    form.write(Recipe(model="a", width=128, height=128))
+    assert size() == (128, 128)
+    form.write(Recipe(model="first [0123456789]"))
+    assert size() == (512, 512)     # a recipe is what it says
 
 
 def test_libraries_that_cannot_be_loaded_keep_their_first_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

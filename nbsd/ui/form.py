@@ -55,24 +55,13 @@ class Form:
         if said(recipe) != said(self._kept):
             self.modes.show_script(said(recipe))
         self._kept = replace(recipe, img2img=None, inpaint=None, hires=recipe.hires if recipe.img2img else None)
+        if recipe.model is not None:
+            self.model.value = recipe.model     # before the size, which follows a model that is chosen
         for row in CONTROLS:
             put(self.by_field[row.field], getattr(recipe, row.field))
         self.modes.write(recipe)
-        if recipe.model is not None:
-            self.model.value = recipe.model
         self.vae.value = recipe.vae
         self.borrowed.value = recipe.text_encoder
-        self._tell()
-
-    def is_new(self) -> bool:
-        """Whether nobody has written a prompt or changed the size."""
-        plain = Recipe()
-        return all(self.by_field[name].value == getattr(plain, name) for name in ("prompt", "negative_prompt", "width", "height"))
-
-    def suggest(self, prompt: str, negative_prompt: str, side: int) -> None:
-        """Fill in prompts and a square size, in pixels, for a first picture."""
-        for name, value in {"prompt": prompt, "negative_prompt": negative_prompt, "width": side, "height": side}.items():
-            put(self.by_field[name], value)
         self._tell()
 
     def job(self) -> tuple[int, int]:
