@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from nbsd import match
+from nbsd.pipeline.scripts import done_by
 from nbsd.recipe import Recipe
 from nbsd.ui.dispatch import Screen
 from nbsd.ui.form import Form
@@ -14,6 +16,8 @@ from nbsd.ui.found import CHECKPOINT, Chooser, Entry, Found
 from nbsd.ui.panel import Panel
 
 ENDINGS = (".safetensors", ".ckpt")     # what a model file may end in, for the hint
+
+Folders = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
 class Finder:
@@ -82,7 +86,7 @@ class Finder:
         known = hashes.known_digests([entry.path for entry in self._entries])
         rows = [match.Row(entry.kind, entry.path, (digests.sha256, digests.old), digests.addnet)
                 for entry in self._entries for digests in (known[entry.path],)]
-        return match.report(recipe, match.Listed(rows), problems(recipe)).text.splitlines()
+        return match.report(recipe, match.Listed(rows), problems(recipe), done_by(recipe)).text.splitlines()
 
     def _files(self) -> Iterable[Entry]:
         scan: Callable[[], Iterable[Entry]] = getattr(self._shelf(), "scan", lambda: _found([*self._folders, *self._others]))
@@ -117,6 +121,12 @@ class Finder:
         if [side.value for side in sides] == was:
             for side, value in zip(sides, now, strict=True):
                 side.value = value
+
+
+def paths_of(models: Folders) -> list[Path]:
+    """A folder or several as paths."""
+    several = [models] if isinstance(models, (str, os.PathLike)) else models
+    return [Path(folder).expanduser() for folder in several]
 
 
 def _found(folders: Sequence[Path]) -> Iterable[Entry]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -123,17 +123,18 @@ class Match:
         return "<br>".join(html.escape(line) for line in _sentences(self))
 
 
-def report(recipe: Recipe, files: Files | None = None, problems: Sequence[str] = ()) -> Match:
+def report(recipe: Recipe, files: Files | None = None, problems: Sequence[str] = (), done: Container[str] = ()) -> Match:
     """Compare what a recipe asks for with what is here.
 
     `files`: without it, no file is looked for and none is called missing. `problems`: what `pipeline.check.problems` says of it.
+    `done`: keys that stand for no field of a recipe and yet have their effect where it is made.
     """
     keys = written(recipe)
     unknown = [key for key, _ in recipe.unknown]
     honoured = [key for key in keys if key not in unknown] if keys is not None else _changed_keys(recipe)
     return Match(
         honoured=tuple(dict.fromkeys(honoured)),
-        unknown=tuple(dict.fromkeys(key for key in unknown if key not in SILENT and not key.startswith("AddNet "))),
+        unknown=tuple(dict.fromkeys(key for key in unknown if key not in SILENT and key not in done and not key.startswith("AddNet "))),
         files=tuple(_located(file, files) for file in named_files(recipe)) if files else (),
         problems=tuple(problems),
         old=tuple(_old(recipe)),

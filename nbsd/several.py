@@ -11,7 +11,7 @@ from nbsd.errors import NbsdError, OutOfMemory, RecipeError, Skipped, Stopped
 from nbsd.events import Event, Made, Note, Progress
 from nbsd.outputs import Outputs, save_as
 from nbsd.picture import Picture
-from nbsd.pipeline.scripts import Script, left_out, pictures_in
+from nbsd.pipeline.scripts import DETAILS, Script, left_out, pictures_in
 from nbsd.recipe import Recipe
 from nbsd.ui.given import ToEnlarge
 from nbsd.worker import Control
@@ -20,16 +20,21 @@ Report = Callable[[Event], None]
 
 
 def script(
-    model: Any, recipe: Recipe, what: Script, count: int, given: dict[str, Any], outputs: Outputs, report: Report, control: Control,
-    learn: Callable[[Recipe], None],
+    model: Any, recipe: Recipe, what: Script, count: int, size: int, given: dict[str, Any], outputs: Outputs, report: Report,
+    control: Control, learn: Callable[[Recipe], None],
 ) -> None:
-    """Do what a script of the panel says, and save each picture. `learn` gets each picture's recipe."""
+    """Do what a script of the panel says, and save each picture. `size`: of a batch. `learn` gets each picture's recipe."""
     from nbsd.pipeline.jobs import scripted
 
-    for name, picture in scripted(model, recipe, what, count=count, report=report, control=control, preview=True, **given):
+    for name, picture in scripted(model, recipe, what, count=count, batch_size=size, report=report, control=control, preview=True, **given):
         saved = _saved(picture, name, what.output, outputs)
         learn(saved.recipe)
         report(Made(saved))
+
+
+def batch(what: Script | None, size: int) -> int:
+    """How many pictures are made at a time."""
+    return size if what is None or what.kind == DETAILS else 1
 
 
 def extras(given: ToEnlarge, folders: Sequence[Path], outputs: Outputs, report: Report, control: Control) -> None:

@@ -6,7 +6,7 @@ Nothing slow happens in `Studio()` and `show()`: files are looked for and torch 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from nbsd import several
 from nbsd.errors import ModelError, NbsdError, NoTextEncoderError, Stopped
 from nbsd.events import Ended, Event, Loading, Made
-from nbsd.finder import Finder
+from nbsd.finder import Finder, Folders, paths_of
 from nbsd.hosts import this_host
 from nbsd.outputs import Outputs
 from nbsd.picture import Picture
@@ -36,8 +36,6 @@ from nbsd.ui.view import View
 from nbsd.worker import Control, Interrupted, Job, Report, Worker
 
 PATIENCE = 2.0                          # seconds that show() waits for the list of files where no thread can show it
-
-Folders = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
 class Shelf(Protocol):
@@ -66,7 +64,7 @@ class Studio:
 
     def __init__(self, models: Folders | None = None, outputs: str | os.PathLike[str] | None = None) -> None:
         host = this_host()
-        self.folders = _folders(models) if models is not None else list(host.models())
+        self.folders = paths_of(models) if models is not None else list(host.models())
         self.outputs = Outputs(outputs if outputs is not None else host.outputs())
         self._shelf: Shelf | None = None        # a stand-in for the models, in tests
         parts = Parts()
@@ -286,14 +284,15 @@ class Studio:
                 _load_libraries()
                 several.extras(given, self.folders, self.outputs, report, control)
                 return
-            job.batch_size, job.width = 1 if script else size, recipe.width
+            size = several.batch(script, size)
+            job.batch_size, job.width = size, recipe.width
             recipe = self._complete(recipe)
             if script is None:
                 self._make(recipe, count, size, given, report, control)
                 return
             self.outputs.check()
             model, learn = self._loaded(recipe, report, control), partial(self._learn, recipe)
-            several.script(model, recipe, script, count, given, self.outputs, report, control, learn)
+            several.script(model, recipe, script, count, size, given, self.outputs, report, control, learn)
 
         job = ScreenJob(run, self._screen)
         self._begin(job)
@@ -395,8 +394,3 @@ def _load_libraries() -> None:
             f"the libraries that make pictures could not be loaded ({type(_BROKEN).__name__}: {_BROKEN}): "
             "mend the installation, then restart the kernel"
         ) from _BROKEN
-
-
-def _folders(models: Folders) -> list[Path]:
-    several = [models] if isinstance(models, (str, os.PathLike)) else models
-    return [Path(folder).expanduser() for folder in several]

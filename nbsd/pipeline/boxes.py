@@ -1,13 +1,13 @@
 """Detectors that the user has installed: where in a picture faces, hands or people are. Nothing of them is imported before it is asked for.
 
 A file is MediaPipe's face detector (.tflite), or a YOLO detector in the open ONNX format, run by onnxruntime: its three usual outputs are
-understood. Such models also go around as .pt, pickles of whole programs, which nbsd does not run. "mediapipe" alone finds faces with the
-model that versions before 1.0 brought along.
+understood. Such models also go around as .pt, pickles of whole programs, which nbsd does not run; the .onnx file of the same name is taken
+for them. "mediapipe" alone finds faces with the model that versions before 1.0 brought along.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,10 +16,15 @@ from PIL import Image
 
 from nbsd.errors import ModelError, NbsdError, RecipeError
 from nbsd.images.masks import Box
+from nbsd.models.scan import places
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 MEDIAPIPE = "mediapipe"
+FACES = {MEDIAPIPE: 1, "mediapipe_face_full": 1, "mediapipe_face_short": 0}     # which of MediaPipe's models: for faces far away, and near
+PICKLES = (".pt", ".pth")
+HOME = "adetailer"              # the folder that the extension's users have beside their other models
+HOMES = ("", HOME, "ultralytics/bbox", "ultralytics/segm")
 SIDE, GREY = 640, (114, 114, 114)   # of what YOLO looks at, where the file does not say; the colour around the picture
 OVERLAP = 0.7                       # two boxes that share more of their area are one; the usual value for YOLO
 ONCE = 6            # numbers of a box, from models that give each object once
@@ -36,38 +41,68 @@ class Found(NamedTuple):
 Detector = Callable[[Image.Image, float], list[Found]]      # (RGB picture, least confidence) -> the surest first
 
 
-def find_detector(name: str) -> Detector:
-    """The detector of a name: "mediapipe", or the path of a file. Raises NbsdError where it or its package is not there."""
-    if name.strip().lower() == MEDIAPIPE:
-        return by_mediapipe
-    path = Path(name.strip()).expanduser()
-    if path.suffix.lower() in (".pt", ".pth"):
-        raise ModelError(f"{path.name} is a pickle, which could run anything when it is read: export it once (yolo export model={path.name} "
-                         "format=onnx) and name the .onnx file")
-    kind = KINDS.get(path.suffix.lower())
-    if kind is None:
-        raise RecipeError(f"no detector is called {name!r}: use mediapipe, or the path of a detector that ends in {' or '.join(KINDS)}")
-    if not path.is_file():
-        raise ModelError(f"there is no detector {path}: give the path of a YOLO detector in ONNX format, or of MediaPipe's face detector")
-    return kind(path)
+def find_detector(name: str, folders: Sequence[Path] = ()) -> Detector:
+    """The detector of a name: "mediapipe" or the extension's names for it, the path of a file, or the name of one in the folders of models.
+
+    Raises NbsdError where it or its package is not there.
+    """
+    name = name.strip()
+    if name.lower() in FACES:
+        return by_mediapipe(FACES[name.lower()])
+    if name.lower().startswith(MEDIAPIPE) and not name.lower().endswith(tuple(KINDS)):
+        raise RecipeError(f"nbsd knows no detector {name}, only {' and '.join(list(FACES)[1:])}: name one of them")
+    path = _file(name, folders) if name else None
+    if path is None:
+        raise ModelError(_absent(name, folders))
+    return KINDS[path.suffix.lower()](path)
 
 
-def by_mediapipe(image: Image.Image, least: float) -> list[Found]:
-    """Faces, by Google's MediaPipe."""
+def _file(name: str, folders: Sequence[Path]) -> Path | None:
+    """The file of a name or path. In place of a pickle, and where the name has no ending, the one of the same name that can be read."""
+    path = Path(name).expanduser()
+    bare = path if path.suffix.lower() not in PICKLES else path.with_suffix("")
+    ways = [path] if path.suffix.lower() in KINDS else [bare.with_name(f"{bare.name}{ending}") for ending in KINDS]
+    around = [Path(), *_homes(folders)] if path.parent == Path() else [Path()]
+    return next((place / way for place in around for way in ways if (place / way).is_file()), None)
+
+
+def _homes(folders: Sequence[Path]) -> Iterator[Path]:
+    """Where detectors lie."""
+    for folder in folders:
+        yield from (place / home for place in places(folder) for home in HOMES)
+        yield folder.parent / HOME
+
+
+def _absent(name: str, folders: Sequence[Path]) -> str:
+    """Why there is no such detector, and what to do."""
+    path = Path(name).expanduser()
+    where = f" into {(folders[0] / HOME).absolute()}" if folders else ", and give its path"
+    if path.suffix.lower() in PICKLES:
+        return (f"{path.name} is a pickle, which could run anything when it is read, and there is no {path.stem}.onnx: "
+                f"export it once (yolo export model={path.name} format=onnx) and put the file{where}, or use mediapipe")
+    return f"there is no detector {name}: put a YOLO in ONNX format (.onnx) or MediaPipe's face detector (.tflite){where}, or use mediapipe"
+
+
+def by_mediapipe(model: int = FACES[MEDIAPIPE]) -> Detector:
+    """Faces, by Google's MediaPipe. `model`: one of FACES."""
     try:
         from mediapipe import solutions
     except ImportError as error:
         missing = isinstance(error, ModuleNotFoundError) and error.name == MEDIAPIPE
         what = "mediapipe is not installed: pip install it" if missing else "this mediapipe brings no model along: give the path of its face detector"
         raise NbsdError(f"{what}, or name a YOLO detector's .onnx file") from None
-    width, height = image.size
-    found = []
-    with solutions.face_detection.FaceDetection(model_selection=1, min_detection_confidence=least) as finder:
-        for one in finder.process(np.asarray(image)).detections or ():
-            at = one.location_data.relative_bounding_box
-            box = at.xmin * width, at.ymin * height, (at.xmin + at.width) * width, (at.ymin + at.height) * height
-            found.append(Found(inside(box, image.size), float(one.score[0])))
-    return sorted(found, key=lambda one: -one.confidence)
+
+    def find(image: Image.Image, least: float) -> list[Found]:
+        width, height = image.size
+        found = []
+        with solutions.face_detection.FaceDetection(model_selection=model, min_detection_confidence=least) as finder:
+            for one in finder.process(np.asarray(image)).detections or ():
+                at = one.location_data.relative_bounding_box
+                box = at.xmin * width, at.ymin * height, (at.xmin + at.width) * width, (at.ymin + at.height) * height
+                found.append(Found(inside(box, image.size), float(one.score[0])))
+        return sorted(found, key=lambda one: -one.confidence)
+
+    return find
 
 
 class FaceFile:
@@ -157,9 +192,9 @@ def apart(boxes: Array, sure: Array, least: float) -> list[int]:
 
 
 def inside(box: tuple[float, ...], size: tuple[int, int]) -> Box:
-    """A box in whole pixels, cut off where the picture ends."""
-    left, top, right, bottom = (round(float(side)) for side in box)
-    return max(0, left), max(0, top), min(size[0], right), min(size[1], bottom)
+    """A box in whole pixels, with those that its right and lower sides fall on, cut off where the picture ends."""
+    left, top, right, bottom = (int(side) for side in box)
+    return max(0, left), max(0, top), min(size[0], right + 1), min(size[1], bottom + 1)
 
 
 KINDS: dict[str, Callable[[Path], Detector]] = {".onnx": Yolo, ".tflite": FaceFile}

@@ -1,34 +1,84 @@
 """The face and detail pass: what a detector finds in a picture is painted anew, each at the recipe's full size, and put back.
 
-What the extension ADetailer does; the keys in the infotext and the defaults are its.
+What the extension ADetailer does, by its rules: `adetailer.py` has the settings, `regions.py` what of a picture they mean.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from nbsd.errors import NbsdError, RecipeError
-from nbsd.events import Event
-from nbsd.images import read_picture
-from nbsd.images.masks import Box
+from nbsd.events import Event, Note
+from nbsd.images import masks, read_picture
+from nbsd.images.resize import resize
 from nbsd.infotext.pairs import with_pairs
+from nbsd.infotext.rules import sampler_and_schedule, schedule_is_apart
 from nbsd.picture import Picture
+from nbsd.pipeline.adetailer import Detail, written
 from nbsd.pipeline.boxes import Detector, find_detector
 from nbsd.pipeline.check import check
 from nbsd.pipeline.make import Control, ignore
-from nbsd.pipeline.progress import part_of
-from nbsd.pipeline.scripts import CONFIDENCE, DETAIL_PROMPT, DETAIL_STRENGTH, DETECTOR
+from nbsd.pipeline.progress import Tally, calls_of
+from nbsd.pipeline.regions import check_detail, masks_of
+from nbsd.pipeline.scripts import said
 from nbsd.recipe import LARGEST_SEED, Img2Img, Inpaint, Recipe
 
 if TYPE_CHECKING:
     from nbsd.pipeline.model import Model
 
-WIDER = 4           # pixels around each box that are painted too; the extension's "dilate"
-HOW = Inpaint(mask_blur=4, only_masked=True, padding=32)    # its defaults
+NO_DETECTOR = "no detector is named: write mediapipe, or the name or path of a detector's file"
+FROM_THE_RECIPE = ("", "Use same sampler", "Use same scheduler")
+_SEPARATOR = re.compile(r"\s*\[SEP\]\s*")
+SKIP = "[SKIP]"
+
+
+def with_details(
+    model: Model,
+    recipe: Recipe,
+    details: Sequence[Detail],
+    *,
+    image: Any = None,
+    mask: Any = None,
+    count: int = 1,
+    batch_size: int = 1,
+    report: Callable[[Event], None] = ignore,
+    control: Control | None = None,
+    preview: bool = False,
+    find: Callable[[str], Detector] | None = None,
+) -> Iterator[Picture]:
+    """Make pictures as `model.make` does, and paint their details anew before each is yielded. The seed counts up by one a box, from the
+    picture's own. Each picture's recipe says the details too.
+
+    A picture to change at a denoising strength of 0 (and without a mask) stays as it is but for its details; then NbsdError is raised where
+    nothing is found. A picture that was just made is yielded without, with a `Note`; also where the job is stopped or fails on the way.
+    `find`: the detector of a name. Raises RecipeError or NbsdError before any work where a setting or a detector is wrong.
+    """
+    if not details:
+        raise RecipeError(NO_DETECTOR)
+    for detail in details:
+        check_detail(detail)
+        check(turned(recipe, detail, 0, ("", "")))
+    recipe = with_pairs(recipe, written(tuple(details), said(recipe)))
+    source = None if image is None else read_picture(image)
+    alone = mask is None and recipe.inpaint is None and recipe.img2img is not None and not recipe.img2img.denoising_strength
+    tally = Tally(report, [calls_of(turned(recipe, one, 0, ("", ""))) for one in details], count, 1 if alone else batch_size)
+    find = find or partial(find_detector, folders=model.folders)
+    painter = Painter(model, [(detail, find(detail.detector)) for detail in details], tally, control, preview, region(recipe, source, mask))
+    if alone and source is not None and recipe.img2img is not None:
+        for number in range(count):
+            yield painter.alone(masks.flattened(source, recipe.img2img.background), recipe.nth(number), number)
+        return
+    for picture in model.make(recipe, image=source, mask=mask, count=count, batch_size=batch_size, report=tally.told, control=control,
+                              preview=preview, after=painter):
+        yield replace(picture, latent=None)
+        if painter.failure is not None:
+            raise painter.failure
 
 
 def detailed(
@@ -40,45 +90,127 @@ def detailed(
     confidence: float = 0.3,
     strength: float = 0.4,
     prompt: str = "",
-    before: int = 0,
-    of: int = 1,
     report: Callable[[Event], None] = ignore,
     control: Control | None = None,
     preview: bool = False,
 ) -> Picture:
-    """The picture with everything that is found in it painted anew, by the recipe's prompt or by `prompt`. The seed counts up by one a box.
+    """A given picture with everything that is found in it painted anew, by the recipe's prompt or by `prompt`. The seed counts up by one a box.
 
     `detector`: as `boxes.find_detector` takes it, or a function as `boxes.Detector`. `confidence` and the denoising
-    `strength`: 0 to 1. `before`, `of`: how many such pictures the job has made, and makes in all.
-    The picture's recipe is that of the first box, with the extension's keys. Raises NbsdError where nothing is found.
+    `strength`: 0 to 1. For several detectors and other settings see `with_details`. Raises NbsdError where nothing is found.
     """
-    source = read_picture(image).convert("RGB")
-    for name, value in (("confidence", confidence), ("denoising strength", strength)):
-        if not 0 <= value <= 1:
-            raise RecipeError(f"the {name} of the detail pass is {value}: use a value from 0 to 1")
-    find = find_detector(detector) if isinstance(detector, str) else detector
-    said = {DETECTOR: detector if isinstance(detector, str) else getattr(detector, "__name__", "own"), DETAIL_PROMPT: prompt,
-            CONFIDENCE: str(confidence), "ADetailer dilate erode": str(WIDER), "ADetailer mask blur": str(HOW.mask_blur),
-            DETAIL_STRENGTH: str(strength), "ADetailer inpaint only masked": "True", "ADetailer inpaint padding": str(HOW.padding)}
-    how = replace(recipe.img2img or Img2Img(), denoising_strength=strength)
-    recipe = with_pairs(replace(recipe, prompt=prompt or recipe.prompt, img2img=how, inpaint=HOW), said)
-    check(recipe)
-    found = [one for one in find(source, confidence) if one.box[0] < one.box[2] and one.box[1] < one.box[3]]
-    if not found:
-        raise NbsdError(f"the detector found nothing in the picture: try a lower confidence than {confidence}, or another detector")
-    out, done = source, None
-    for number, one in enumerate(found):
-        told = part_of(report, before * len(found) + number, of * len(found))
-        turn = replace(recipe, seed=(recipe.seed + number) % (LARGEST_SEED + 1))
-        for picture in model.make(turn, image=out, mask=painted(source.size, one.box), report=told, control=control, preview=preview):
-            out, done = picture.image, done or picture
-    if done is None:
-        raise NbsdError("everything that was found was skipped: nothing was made")
-    return replace(done, image=out, latent=None)
+    name = detector if isinstance(detector, str) else getattr(detector, "__name__", "own")
+    detail = Detail(detector=name, confidence=confidence, strength=strength, prompt=prompt)
+    recipe = replace(recipe, hires=None, inpaint=None, img2img=replace(recipe.img2img or Img2Img(), denoising_strength=0.0))
+    [picture] = with_details(model, recipe, [detail], image=image, report=report, control=control, preview=preview,
+                             find=None if isinstance(detector, str) else lambda _: detector)
+    return picture
 
 
-def painted(size: tuple[int, int], box: Box) -> Image.Image:
-    """The mask of a box, a little wider."""
-    mask = Image.new("L", size)
-    ImageDraw.Draw(mask).rectangle((box[0] - WIDER, box[1] - WIDER, box[2] - 1 + WIDER, box[3] - 1 + WIDER), fill=255)
-    return mask
+def region(recipe: Recipe, source: Image.Image | None, mask: Any) -> Image.Image | None:
+    """Where in an inpainted picture details are looked for: what is to change, of the recipe's size; None: everywhere.
+
+    The extension does so too where the whole picture is inpainted; else it sees the changed part alone.
+    """
+    how = recipe.inpaint or Inpaint()
+    if source is None or mask is None or how.only_masked:
+        return None
+    painted = masks.read_mask(read_picture(mask))
+    painted = painted.point([255 - value for value in range(256)]) if how.invert else painted
+    mode = (recipe.img2img or Img2Img()).resize_mode
+    return resize(masks.matched(painted, source.size), (recipe.width, recipe.height), mode).convert("L")
+
+
+class Painter:
+    """Paints the details of one picture after the other. Called with a made picture and its recipe, it returns the picture to go on with."""
+
+    def __init__(
+        self, model: Model, passes: Sequence[tuple[Detail, Detector]], tally: Tally, control: Control | None, preview: bool,
+        only_in: Image.Image | None = None,
+    ) -> None:
+        """`only_in`: "L"; boxes that do not touch its white places are left as they are."""
+        self._model, self._passes, self._tally, self._control, self._preview = model, passes, tally, control, preview
+        self._only_in = only_in
+        self._boxes: list[Picture] = []             # each box that was painted, the picture with it
+        self.failure: NbsdError | None = None       # what ended the painting; the pictures made so far are to be kept
+
+    def __call__(self, image: Image.Image, recipe: Recipe) -> Image.Image:
+        """The picture with its details painted, as far as they are where that ends early: see `failure`."""
+        if self.failure is not None:
+            return image
+        if not self._paint(image, recipe) and self.failure is None:
+            self._tally.told(Note(f"Nothing was found in the picture of seed {recipe.seed}: it is as it was made."))
+        return self._boxes[-1].image if self._boxes else image
+
+    def alone(self, image: Image.Image, recipe: Recipe, number: int) -> Picture:
+        """A given picture with its details painted, the one of this number in the job. Raises what goes wrong, and where nothing is found."""
+        self._tally.start(number)
+        found = self._paint(image, recipe)
+        if self.failure is not None:
+            raise self.failure
+        if not found:
+            least = min(detail.confidence for detail, _ in self._passes)
+            raise NbsdError(f"the detector found nothing in the picture: try a lower confidence than {least}, or another detector")
+        if not self._boxes:
+            raise NbsdError("everything that was found was skipped: nothing was made")
+        last = self._boxes[-1]
+        made = replace(recipe, model=last.recipe.model, vae=last.recipe.vae, text_encoder=last.recipe.text_encoder, unknown=last.recipe.unknown)
+        return replace(last, latent=None, recipe=made)
+
+    def _paint(self, image: Image.Image, recipe: Recipe) -> int:
+        """Paint what is found; returns how many boxes that were."""
+        self._boxes, found = [], 0
+        self._tally.next_picture()
+        try:
+            for number, (detail, find) in enumerate(self._passes):
+                turns = self._turns(image, recipe, detail, find)
+                self._tally.looked(number, len(turns))
+                found += len(turns)
+                for mask, turn in turns:
+                    image = self._painted(image, mask, turn, recipe.seed)
+        except NbsdError as failure:
+            self.failure = failure
+        return found
+
+    def _turns(self, image: Image.Image, recipe: Recipe, detail: Detail, find: Detector) -> list[tuple[Image.Image, Recipe]]:
+        """What is to be painted in a picture: a mask and a recipe for each box."""
+        turns = []
+        texts = _prompts(detail.prompt, recipe.prompt), _prompts(detail.negative_prompt, recipe.negative_prompt)
+        for number, mask in enumerate(masks_of(find(image.convert("RGB"), detail.confidence), detail, image.size, self._only_in)):
+            prompt, negative = (parts[min(number, len(parts) - 1)] for parts in texts)
+            if prompt.strip() != SKIP:
+                turns.append((mask, turned(recipe, detail, number, (prompt, negative))))
+        return turns
+
+    def _painted(self, image: Image.Image, mask: Image.Image, turn: Recipe, seed: int) -> Image.Image:
+        for picture in self._model.make(turn, image=image, mask=mask, report=self._tally.within(seed), control=self._control,
+                                        preview=self._preview):
+            self._boxes.append(picture)
+            image = picture.image
+        self._tally.box_done()
+        return image
+
+
+def turned(recipe: Recipe, detail: Detail, number: int, prompts: tuple[str, str]) -> Recipe:
+    """The recipe by which box `number` of a picture is painted. `prompts`: the prompt and the negative prompt."""
+    usual = Img2Img(extra_noise=recipe.hires.extra_noise if recipe.hires else 0.0)
+    how = replace(recipe.img2img or usual, denoising_strength=detail.strength, resize_mode=usual.resize_mode, image_hash="")
+    if detail.noise_multiplier is not None:
+        how = replace(how, noise_multiplier=detail.noise_multiplier)
+    changes: dict[str, Any] = {name: value for name, value in (
+        ("steps", detail.steps), ("clip_skip", detail.clip_skip), ("width", detail.width), ("height", detail.height)) if value}
+    if detail.cfg_scale is not None:
+        changes["cfg_scale"] = detail.cfg_scale
+    if detail.sampler not in FROM_THE_RECIPE:
+        schedule = None if detail.schedule in FROM_THE_RECIPE else detail.schedule
+        if schedule is None and schedule_is_apart(recipe):
+            schedule = recipe.schedule
+        changes["sampler"], changes["schedule"] = sampler_and_schedule(detail.sampler, schedule, recipe.version)
+    inpaint = Inpaint(mask_blur=detail.mask_blur, only_masked=detail.only_masked, padding=detail.padding)
+    seeds = {name: (getattr(recipe, name) + number) % (LARGEST_SEED + 1) for name in ("seed", "variation_seed")}
+    return replace(recipe, prompt=prompts[0], negative_prompt=prompts[1], hires=None, img2img=how, inpaint=inpaint, **seeds, **changes)
+
+
+def _prompts(text: str, otherwise: str) -> list[str]:
+    """The prompts of a picture's boxes; the last one is that of all that follow. [PROMPT] stands for the recipe's, and so does an empty one."""
+    return [part.replace("[PROMPT]", otherwise) or otherwise for part in _SEPARATOR.split(text)]

@@ -18,7 +18,7 @@ from nbsd.infotext.pairs import with_pairs
 from nbsd.names import ORIGINAL
 from nbsd.picture import Picture
 from nbsd.pipeline.check import check
-from nbsd.pipeline.details import detailed
+from nbsd.pipeline.details import with_details
 from nbsd.pipeline.make import Control, ignore
 from nbsd.pipeline.progress import part_of
 from nbsd.pipeline.scripts import (
@@ -33,6 +33,7 @@ from nbsd.pipeline.scripts import (
     SD_UPSCALE,
     UPSCALER,
     Script,
+    details_of,
     left_out,
     pictures_in,
     without,
@@ -47,15 +48,16 @@ LOOPBACK_MOST = 1000
 
 
 def scripted(
-    model: Model, recipe: Recipe, script: Script, *, image: Any = None, mask: Any = None, count: int = 1,
+    model: Model, recipe: Recipe, script: Script, *, image: Any = None, mask: Any = None, count: int = 1, batch_size: int = 1,
     report: Callable[[Event], None] = ignore, control: Control | None = None, preview: bool = False,
 ) -> Iterator[tuple[str, Picture]]:
     """Do what a script says, `count` times; yields each picture with the name of the file that it was made from, "" where there is none.
 
-    Raises RecipeError before any work where something makes no sense.
+    `batch_size`: how many pictures are made at a time, before their details are painted. Raises RecipeError before any work where something
+    makes no sense.
     """
     told: dict[str, Any] = {"report": report, "control": control, "preview": preview}
-    recipe = without(recipe)
+    recipe = without(recipe, but=script.kind)
     if script.kind == FOLDER:
         if not script.folder.strip():
             raise RecipeError("no folder is named: write which folder's pictures are to be changed")
@@ -70,10 +72,8 @@ def scripted(
                              before=number, of=count, **told)
             yield "", one
     elif script.kind == DETAILS:
-        for number in range(count):
-            one = detailed(model, recipe.nth(number), image, detector=script.detector, confidence=script.confidence,
-                           strength=script.detail_strength, prompt=script.detail_prompt, before=number, of=count, **told)
-            yield "", one
+        details = details_of(script, recipe)
+        yield from (("", one) for one in with_details(model, recipe, details, image=image, mask=mask, count=count, batch_size=batch_size, **told))
     elif script.kind == LOOPBACK:
         yield from (("", one) for one in loopback(model, recipe, image, loops=script.loops, final_strength=script.final_strength,
                                                   curve=script.curve, mask=mask, rounds=count, **told))

@@ -59,6 +59,7 @@ def make(
     on_step: Callable[[Step], None] = ignore,
     preview: bool = False,
     batch_seeds: bool = True,
+    after: Callable[[Image, Recipe], Image] | None = None,
 ) -> Iterator[Picture]:
     """Yield `count` pictures, `batch_size` at a time, not saved yet; a skipped batch yields nothing.
 
@@ -66,6 +67,7 @@ def make(
     Picture number n has the recipe `recipe.nth(n)` and is the picture that this recipe gives alone.
     `batch_seeds` False is the web UI's option of 2022 to draw what comes after the starting noise for the whole batch at once: by the
     rules of then a picture of a batch is another one than alone. (By those of today the option changes nothing.)
+    `after`: what is done with each made picture (RGB) before the rest of a given one is laid over it.
     Raises RecipeError before any work, Stopped when the control says so, OutOfMemory.
     """
     source, painted = (None if one is None else read_picture(one) for one in (image, mask))
@@ -101,6 +103,8 @@ def make(
             for index, (one, latent) in enumerate(zip(batch, latents, strict=True)):
                 control.check()
                 made = decode(final, latent, report, tiling=recipe.tiling, check=control.check)
+                if after is not None:
+                    made = after(made, one)
                 if given is not None and start is not None:
                     made = given.finish(made, recipe, start.changed(index, latent, given.size))
                 signed = model.signed(one, networks, watched.used, second.networks if second else None)

@@ -39,6 +39,8 @@ from nbsd.sampling import Step
 from nbsd.sampling.parametrize import NoiseTable, downcast, zero_terminal_snr
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from nbsd.models.load import Checkpoint
 
 
@@ -107,8 +109,13 @@ class Model:
     def upscalers(self) -> UpscalerFiles:
         """The upscaler files in the folders that networks come from, and beside the model."""
         if self._upscalers is None:
-            self._upscalers = UpscalerFiles([*self.networks.folders, self.checkpoint.path.parent], self.compute.device)
+            self._upscalers = UpscalerFiles(self.folders, self.compute.device)
         return self._upscalers
+
+    @property
+    def folders(self) -> list[Path]:
+        """Where other files lie: the folders that networks come from, and the model's own."""
+        return [*self.networks.folders, self.checkpoint.path.parent]
 
     @property
     def name(self) -> str:
@@ -151,11 +158,12 @@ class Model:
         on_step: Callable[[Step], None] = ignore,
         preview: bool = False,
         batch_seeds: bool = True,
+        after: Callable[[Image.Image, Recipe], Image.Image] | None = None,
     ) -> Iterator[Picture]:
         """As `generate`, a picture at a time; see `pipeline.make.make`."""
         return make(
             self, recipe, image=image, mask=mask, count=count, batch_size=batch_size, report=report, control=control, on_step=on_step,
-            preview=preview, batch_seeds=batch_seeds,
+            preview=preview, batch_seeds=batch_seeds, after=after,
         )
 
     def other(self, title: str) -> Model:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from nbsd.events import Event, Progress
+from nbsd.events import Event, Note, Progress
 from nbsd.models.families import SD1, Family
 from nbsd.pipeline.preview import PreviewThrottle, cheap_preview
 from nbsd.recipe import Recipe
@@ -90,3 +90,71 @@ def part_of(report: Callable[[Event], None], done: int, total: int) -> Callable[
             event = replace(event, picture=done, pictures=total, seconds_left=left)
         report(event)
     return told
+
+
+class Tally:
+    """How far a job is whose pictures get details, of which nobody knows how many there are before the picture was looked at.
+
+    Until then each pass counts as many boxes as it found in the last picture, at first one. Their calls are added to those of the batch.
+    """
+
+    def __init__(self, report: Callable[[Event], None], calls: Sequence[int], pictures: int, batch_size: int) -> None:
+        """`calls`: the denoiser calls of a box in each pass over a picture."""
+        self._report, self._calls, self._pictures, self._size = report, calls, pictures, batch_size
+        self._boxes = [1] * len(calls)      # of the last picture, in each pass
+        self._first = -1                    # the first picture of the batch
+        self._notes: set[str] = set()       # that were told: each box would say them again
+
+    def told(self, event: Event) -> None:
+        """What the making of the pictures themselves tells."""
+        if isinstance(event, Progress):
+            if event.picture != self._first:
+                self.start(event.picture)
+            self._done, self._base = event.step, max(event.step, event.steps)
+            event = self._whole(event)
+        self._pass_on(event)
+
+    def _pass_on(self, event: Event) -> None:
+        if isinstance(event, Note):
+            if event.text in self._notes:
+                return
+            self._notes.add(event.text)
+        self._report(event)
+
+    def start(self, first: int) -> None:
+        """A batch begins with this picture."""
+        self._first = first
+        self._to_come = min(self._size, self._pictures - first)     # pictures that were not looked at
+        self._base = self._done = 0         # calls of the pictures themselves, in all and done
+        self._spent = 0                     # calls of the boxes that are done
+        self._boxes_left, self._pass = 0, -1
+
+    def next_picture(self) -> None:
+        """The next picture of the batch is looked at."""
+        self._to_come -= 1
+        self._done, self._pass, self._boxes_left = self._base, -1, 0
+
+    def looked(self, number: int, boxes: int) -> None:
+        """So many boxes are to be painted in this pass."""
+        self._pass, self._boxes_left, self._boxes[number] = number, boxes, boxes
+
+    def box_done(self) -> None:
+        self._spent += self._calls[self._pass]
+        self._boxes_left -= 1
+
+    def within(self, seed: int) -> Callable[[Event], None]:
+        """What the painting of a box tells. `seed`: of its picture."""
+        def told(event: Event) -> None:
+            self._pass_on(self._whole(replace(event, seed=seed), event.step) if isinstance(event, Progress) else event)
+        return told
+
+    def _whole(self, event: Progress, of_box: int = 0) -> Progress:
+        """The event with the steps of the whole batch. `of_box`: calls that are done of the box in work."""
+        one = sum(calls * boxes for calls, boxes in zip(self._calls, self._boxes, strict=True))
+        later = sum(calls * boxes for calls, boxes in list(zip(self._calls, self._boxes, strict=True))[self._pass + 1:])
+        now = self._calls[self._pass] * self._boxes_left + later if self._pass >= 0 else 0
+        step, steps = self._done + self._spent + of_box, self._base + self._spent + now + self._to_come * one
+        batches = -(-(self._pictures - self._first) // self._size) - 1
+        left = max(steps - step, 0) + batches * (self._base + one * self._size)
+        return replace(event, picture=self._first, pictures=self._pictures, step=step, steps=max(steps, step, 1),
+                       seconds_left=left / event.rate if event.rate else None)

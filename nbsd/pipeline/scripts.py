@@ -14,15 +14,15 @@ from nbsd.errors import NbsdError
 from nbsd.infotext.pairs import with_pairs
 from nbsd.infotext.text import unquote
 from nbsd.names import LANCZOS
+from nbsd.pipeline import adetailer
 from nbsd.recipe import Recipe
 
 NO_SCRIPT, LOOPBACK, SD_UPSCALE, FOLDER, DETAILS = "None", "Loopback", "SD upscale", "Folder", "Faces and details"
 SCRIPTS = (NO_SCRIPT, LOOPBACK, SD_UPSCALE, DETAILS, FOLDER)
+OF_WORDS = (NO_SCRIPT, DETAILS)     # those that need no given picture
 FINAL_STRENGTH, CURVE = "Final denoising strength", "Denoising curve"       # keys of an infotext
 OVERLAP, UPSCALER = "SD upscale overlap", "SD upscale upscaler"
-DETECTOR, DETAIL_PROMPT, CONFIDENCE, DETAIL_STRENGTH = (f"ADetailer {name}" for name in ("model", "prompt", "confidence", "denoising strength"))
-KEYS = (FINAL_STRENGTH, CURVE, OVERLAP, UPSCALER, DETECTOR, DETAIL_PROMPT, CONFIDENCE, DETAIL_STRENGTH,
-        *(f"ADetailer {name}" for name in ("dilate erode", "mask blur", "inpaint only masked", "inpaint padding")))
+KEYS = (FINAL_STRENGTH, CURVE, OVERLAP, UPSCALER)       # and all that begin with adetailer.PREFIX
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 # How the strength goes from the first to the last loop: share of the way done -> share of the change. The web UI's three curves.
 CURVES: dict[str, Callable[[float], float]] = {
@@ -43,10 +43,10 @@ class Script:
     upscaler: str = LANCZOS         # of SD upscale
     scale: float = 2.0
     overlap: int = 64               # pixels, 0 to 256
-    detector: str = "mediapipe"     # of the face and detail pass: that, or the path of a file (boxes.py)
+    detector: str = "mediapipe"     # of the face and detail pass: names or paths (boxes.py), separated by commas
     confidence: float = 0.3         # the least that counts, 0 to 1
     detail_strength: float = 0.4    # its denoising strength, 0 to 1
-    detail_prompt: str = ""         # "": the recipe's
+    detail_prompt: str = ""         # "": the recipe's; see adetailer.chosen
     folder: str = ""                # whose pictures are changed
     masks: str = ""                 # a folder with a mask of the same name for each, or one mask; "": the painted one
     output: str = ""                # the folder that they go to, under their own names; "": where all pictures go
@@ -61,27 +61,40 @@ class Several:
     output: str = ""                # as in Script
 
 
+def is_of_script(key: str) -> bool:
+    """Whether a key of an infotext tells of a script."""
+    return key in KEYS or key.startswith(adetailer.PREFIX)
+
+
 def said(recipe: Recipe) -> dict[str, str]:
     """What an infotext said of a script."""
-    return {key: unquote(raw) for key, raw in recipe.unknown if key in KEYS}
+    return {key: unquote(raw) for key, raw in recipe.unknown if is_of_script(key)}
 
 
 def from_pairs(pairs: dict[str, str], before: Script) -> Script:
     """The script that an infotext's pairs tell of; settings that it does not say, or that make no sense, are those of `before`."""
-    kind = SD_UPSCALE if OVERLAP in pairs else LOOPBACK if CURVE in pairs else DETAILS if DETECTOR in pairs else NO_SCRIPT
-    overlap, curve = pairs.get(OVERLAP, ""), pairs.get(CURVE)
-
-    def number(key: str, otherwise: float) -> float:
-        text = pairs.get(key, "")
-        return float(text) if text.replace(".", "", 1).isdecimal() else otherwise
-
+    details = adetailer.shown(pairs)
+    kind = SD_UPSCALE if OVERLAP in pairs else LOOPBACK if CURVE in pairs else DETAILS if details else NO_SCRIPT
+    overlap, curve, last = pairs.get(OVERLAP, ""), pairs.get(CURVE), pairs.get(FINAL_STRENGTH, "")
+    if details:
+        before = replace(before, detector=details["detectors"], confidence=details["confidence"], detail_strength=details["strength"],
+                         detail_prompt=details["prompt"])
     return replace(
         before, kind=kind, curve=curve if curve in CURVES else before.curve, upscaler=pairs.get(UPSCALER, before.upscaler),
-        final_strength=number(FINAL_STRENGTH, before.final_strength), overlap=int(overlap) if overlap.isdecimal() else before.overlap,
-        detector=pairs.get(DETECTOR, before.detector), confidence=number(CONFIDENCE, before.confidence),
-        detail_strength=number(DETAIL_STRENGTH, before.detail_strength),
-        detail_prompt=pairs.get(DETAIL_PROMPT, "" if DETECTOR in pairs else before.detail_prompt),
+        final_strength=float(last) if last.replace(".", "", 1).isdecimal() else before.final_strength,
+        overlap=int(overlap) if overlap.isdecimal() else before.overlap,
     )
+
+
+def done_by(recipe: Recipe) -> set[str]:
+    """The keys of an infotext that a script has an effect for."""
+    pairs = said(recipe)
+    return {*pairs} - {*adetailer.strange(pairs)}
+
+
+def details_of(script: Script, recipe: Recipe) -> tuple[adetailer.Detail, ...]:
+    """The detail passes that a script says, with what the recipe says of them besides."""
+    return adetailer.chosen(script.detector, script.detail_prompt, script.confidence, script.detail_strength, said(recipe))
 
 
 def left_out(path: Path, error: NbsdError) -> str:
@@ -89,11 +102,10 @@ def left_out(path: Path, error: NbsdError) -> str:
     return f"{path.name} is left out: {str(error).removeprefix(f'{path.name} is ').rstrip('.')}."
 
 
-def without(recipe: Recipe) -> Recipe:
-    """The recipe without what an infotext said of a script."""
-    if not said(recipe):
-        return recipe
-    return with_pairs(recipe, dict.fromkeys(KEYS, ""))
+def without(recipe: Recipe, but: str = NO_SCRIPT) -> Recipe:
+    """The recipe without what an infotext said of a script. `but`: DETAILS keeps what it said of details."""
+    gone = [key for key in said(recipe) if but != DETAILS or key in KEYS]
+    return with_pairs(recipe, dict.fromkeys(gone, "")) if gone else recipe
 
 
 def pictures_in(folder: str | Path) -> list[Path]:

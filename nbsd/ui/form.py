@@ -12,7 +12,8 @@ from typing import Any
 
 import ipywidgets as w
 
-from nbsd.pipeline.scripts import KEYS, NO_SCRIPT, said, without
+from nbsd.pipeline import adetailer
+from nbsd.pipeline.scripts import NO_SCRIPT, SCRIPTS, is_of_script, said, without
 from nbsd.recipe import DRAWN_BELOW, LATEST, Recipe
 from nbsd.ui.borrowed import Borrowed
 from nbsd.ui.controls import CONTROLS, JOB, make, put
@@ -74,7 +75,8 @@ class Form:
         words = ["hires"] if self._kept.hires is not None else []
         if self._kept.version != LATEST:
             words.append(f"the rules of version {self._kept.version}" if self._kept.version else "the rules of a text without a version")
-        return words + [key for key, _ in self._kept.unknown if key not in KEYS]
+        words += [key for key, _ in self._kept.unknown if not is_of_script(key)]
+        return words + (adetailer.unseen(said(self._kept)) if self.modes.script is not None else [])
 
     def drop_kept(self) -> None:
         """Forget those parts."""
@@ -90,9 +92,11 @@ class Form:
     def restore(self, values: dict[str, Any]) -> None:
         """Take over what fits of a settings file; what does not is left as it is."""
         for name, widget in self.by_field.items():
-            value = values.get(name) if name != "mode" else None
+            value = values.get(name) if name not in ("mode", "script.kind") else None
             if type(value) is type(widget.value) or (isinstance(widget, w.FloatText) and type(value) is int):
                 put(widget, value)
+        if (kind := values.get("script.kind")) in SCRIPTS:
+            self.modes.choose(kind)
         for name, picker in (("model", self.model), ("vae", self.vae)):
             if isinstance(values.get(name), str):
                 picker.value = values[name]

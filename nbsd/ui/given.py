@@ -157,7 +157,7 @@ class Given:
         by_field = self.modes.by_field
         head = parts.row(self.source.about, self.size, name="nbsd-tail")
         source = parts.column("nbsd-source", *self.source.rows, head, self.source.preview)
-        how = parts.make(w.Box, "nbsd-group", "nbsd-only-change", children=[by_field[row.field] for row in (*IMG2IMG_ROWS[:3], *SCRIPT_ROWS)])
+        how = parts.make(w.Box, "nbsd-group", "nbsd-how", children=[by_field[row.field] for row in (*IMG2IMG_ROWS[:3], *SCRIPT_ROWS)])
         mask_file = parts.row(self.mask_upload, self.mask_path, name="nbsd-tail-right")
         rows = [by_field[row.field] for row in INPAINT_ROWS[:5]]
         soft = parts.make(w.Box, "nbsd-group", "nbsd-soft-group", children=[by_field[row.field] for row in SOFT_ROWS])

@@ -13,7 +13,7 @@ import ipywidgets as w
 
 from nbsd.names import IMAGE_UPSCALERS, LATENT_UPSCALERS, MASKED_CONTENTS, RESIZE_MODES, SAMPLER_FACTS, SCHEDULE_NAMES
 from nbsd.pipeline.extras import Enlarging
-from nbsd.pipeline.scripts import CURVES, NO_SCRIPT, SCRIPTS, Script, Several, from_pairs
+from nbsd.pipeline.scripts import CURVES, NO_SCRIPT, OF_WORDS, SCRIPTS, Script, Several, from_pairs
 from nbsd.recipe import Hires, Img2Img, Inpaint, Recipe, Soft
 from nbsd.ui.controls import Choices, Control, make, put, set_tip
 from nbsd.ui.parts import Parts
@@ -27,11 +27,11 @@ def same(*values: str) -> Choices:
 
 
 IMG2IMG_ROWS: tuple[Control, ...] = (
-    Control("img2img.denoising_strength", "Denoising strength", "number", step=0.05,
+    Control("img2img.denoising_strength", "Denoising strength", "number", step=0.05, more_classes=("nbsd-only-change",),
             tip="0 to 1: how much may change; 0 gives the picture back, 1 ignores it"),
-    Control("img2img.resize_mode", "Resize mode", "choice", choices=same(*RESIZE_MODES),
+    Control("img2img.resize_mode", "Resize mode", "choice", choices=same(*RESIZE_MODES), more_classes=("nbsd-only-change",),
             tip="What happens when the picture is not as large as Settings say"),
-    Control("img2img.image_cfg_scale", "Image CFG scale", "number", step=0.05, more_classes=("nbsd-only-edit",),
+    Control("img2img.image_cfg_scale", "Image CFG scale", "number", step=0.05, more_classes=("nbsd-only-edit", "nbsd-only-change"),
             tip="0 to 3, of InstructPix2Pix models: how closely the picture is followed"),
     Control("img2img.noise_multiplier", "Noise multiplier", "number", step=0.01, tip="1 is usual; less is flatter"),
     Control("img2img.extra_noise", "Extra noise", "number", step=0.01),
@@ -84,8 +84,9 @@ EXTRAS_ROWS: tuple[Control, ...] = (
 # A script's rows are shown with it: its class says which.
 SCRIPT_ROWS: tuple[Control, ...] = (
     Control("script.kind", "Script", "choice", choices=same(*SCRIPTS), more_classes=("nbsd-script",),
-            tip="Loopback: change it again and again. SD upscale: enlarge it, then change it in tiles. Faces and details: what a detector finds is "
-                "painted anew, larger. Folder: each picture of a folder"),
+            tip="Faces and details: what a detector finds in each picture that was made is painted anew, larger; in img2img a denoising strength "
+                "of 0 leaves the rest of the picture as it is. Loopback: change it again and again. SD upscale: enlarge it, then change it in "
+                "tiles. Folder: each picture of a folder"),
     Control("script.loops", "Loops", "whole", more_classes=("nbsd-loopback",), tip="1 to 1000; each starts from what the last one made"),
     Control("script.final_strength", "Final denoising strength", "number", step=0.05, more_classes=("nbsd-loopback",),
             tip="0 to 1: of the last loop; the first one's is above"),
@@ -96,10 +97,14 @@ SCRIPT_ROWS: tuple[Control, ...] = (
     Control("script.overlap", "Tile overlap", "whole", step=16, more_classes=("nbsd-sd-upscale",),
             tip="Pixels, 0 to 256; tiles are as large as Settings say"),
     Control("script.detector", "Detector", "text", more_classes=("nbsd-details", "nbsd-wide"),
-            tip="mediapipe, or the path of a detector: MediaPipe's for faces (.tflite) or a YOLO (.onnx); none comes with nbsd"),
+            tip="mediapipe, or the name or path of a detector: a YOLO (.onnx) or MediaPipe's for faces (.tflite), in the folder adetailer beside "
+                "your models; none comes with nbsd. Several, separated by commas, look one after the other"),
     Control("script.confidence", "Detector confidence", "number", step=0.05, more_classes=("nbsd-details",), tip="0 to 1: the least that counts"),
-    Control("script.detail_strength", "Denoising of details", "number", step=0.05, more_classes=("nbsd-details",), tip="0 to 1"),
-    Control("script.detail_prompt", "Prompt of details (empty = the same)", "text", more_classes=("nbsd-details", "nbsd-wide")),
+    Control("script.detail_strength", "Denoising of details", "number", step=0.05, more_classes=("nbsd-details",),
+            tip="0 to 1: how much a detail may change; 0.4 is usual"),
+    Control("script.detail_prompt", "Prompt of details (empty = the same)", "text", more_classes=("nbsd-details", "nbsd-wide"),
+            tip="[PROMPT] is the prompt above, [SEP] stands between the prompts of several faces, [SKIP] leaves one as it is; "
+                "behind [2nd] stands the second detector's"),
     Control("script.folder", "Folder of pictures", "text", more_classes=("nbsd-folder-of", "nbsd-wide"), tip="Of this machine, or of the notebook's"),
     Control("script.masks", "Masks (empty = what is painted)", "text", more_classes=("nbsd-folder-of", "nbsd-wide", "nbsd-only-inpaint"),
             tip="A folder with masks of the same names, or one mask for all"),
@@ -128,10 +133,14 @@ class Modes:
         set_tip(self.hires, "Make the picture small first, then larger with more detail")
         set_tip(self.soft, "The edge of the mask is blended step by step")
         self._kept: dict[str, Any] = {name: part() for name, part in _PARTS.items()}    # with what has no control
+        self._wanted = NO_SCRIPT        # the script that was chosen, in whatever mode
         self.by_field |= {"mode": self.mode, "hires": self.hires, "soft": self.soft}
         self.write(Recipe())
         for name in ("extras", "script", "several"):
             self._show(name, _PARTS[name]())
+        self.mode.observe(lambda _: self._offer_scripts(), "value")
+        self.by_field["script.kind"].observe(lambda change: setattr(self, "_wanted", change["new"]), "value")
+        self.choose(NO_SCRIPT)
 
     def read(self, recipe: Recipe) -> Recipe:
         """The recipe with the parts of this mode. What a pasted recipe has beside them stays."""
@@ -169,11 +178,18 @@ class Modes:
     def script(self) -> Script | None:
         """What is to be done besides changing the picture once; None: nothing, or not in this mode."""
         found: Script = self._part("script")
-        return found if self.mode.value in (IMG2IMG, INPAINT) and found.kind != NO_SCRIPT else None
+        return found if self.mode.value != EXTRAS and found.kind in self._scripts() and found.kind != NO_SCRIPT else None
 
     def show_script(self, pairs: dict[str, str]) -> None:
         """Show the script that an infotext tells of."""
-        self._show("script", from_pairs(pairs, self._part("script")))
+        found = from_pairs(pairs, self._part("script"))
+        self._show("script", replace(found, kind=NO_SCRIPT))
+        self.choose(found.kind)
+
+    def choose(self, kind: str) -> None:
+        """Choose a script, as soon as the mode has it."""
+        self._wanted = kind
+        self._offer_scripts()
 
     def set_files(self, models: Sequence[str], upscalers: Sequence[str]) -> None:
         """Offer these checkpoints and these upscalers' files in the hires fix."""
@@ -185,6 +201,18 @@ class Modes:
             widget, value = self.by_field[field], self.by_field[field].value
             widget.options = [*first, *((name, name) for name in more)]
             put(widget, value)
+
+    def _scripts(self) -> tuple[str, ...]:
+        """Those of this mode."""
+        return OF_WORDS if self.mode.value == TXT2IMG else SCRIPTS
+
+    def _offer_scripts(self) -> None:
+        """Offer the mode's scripts. The chosen one stays, and comes back with its mode."""
+        choice, wanted = self.by_field["script.kind"], self._wanted
+        if choice.options != (options := same(*self._scripts())):
+            choice.options = options
+        choice.value = wanted if wanted in self._scripts() else NO_SCRIPT
+        self._wanted = wanted       # not what the list showed in between
 
     def _show(self, name: str, part: Any) -> None:
         self._kept[name] = part

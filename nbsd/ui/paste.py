@@ -11,6 +11,8 @@ from typing import Any
 
 from nbsd import infotext
 from nbsd.errors import RecipeError
+from nbsd.pipeline import adetailer
+from nbsd.pipeline.scripts import DETAILS, NO_SCRIPT, Script, from_pairs, is_of_script, said
 from nbsd.recipe import Recipe
 from nbsd.ui.controls import LABELS
 from nbsd.ui.form import changed_fields
@@ -57,7 +59,10 @@ def read(source: str | bytes | os.PathLike[str], before: Recipe) -> Report:
         recipe = replace(before, prompt=recipe.prompt, negative_prompt=recipe.negative_prompt)
         notes = ("there are no settings in this text, so only the prompts were filled in",)
         return Report(recipe, tuple((LABELS[name], getattr(recipe, name)) for name in PROMPTS if getattr(recipe, name)), (), notes, complete=False)
-    return Report(recipe, tuple(_understood(recipe)), tuple(key for key, _ in recipe.unknown), notes)
+    strange = adetailer.strange(said(recipe))
+    notes = (adetailer.NOT_DONE.format(", ".join(strange)),) if strange else ()
+    unknown = tuple(key for key, _ in recipe.unknown if not is_of_script(key))
+    return Report(recipe, (*_understood(recipe), *_script(recipe)), unknown, notes)
 
 
 def picture(source: str | bytes | os.PathLike[str]) -> bytes | None:
@@ -94,6 +99,12 @@ def _understood(recipe: Recipe) -> Sequence[tuple[str, str]]:
     names = [name for name in changed_fields(recipe) if name not in ("unknown", "version", *PROMPTS)]
     named = [*dict.fromkeys((*always, *names))]
     return [(LABELS.get(name, name), str(getattr(recipe, name))) for name in named]
+
+
+def _script(recipe: Recipe) -> Sequence[tuple[str, str]]:
+    """The script that the text tells of, if any."""
+    script = from_pairs(said(recipe), Script())
+    return [] if script.kind == NO_SCRIPT else [("Script", f"{script.kind}: {script.detector}" if script.kind == DETAILS else script.kind)]
 
 
 def _text(source: str | bytes | os.PathLike[str]) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 MODES_CSS = """
 /* what belongs to a mode or a switch: the root says which are on */
 .nbsd:not(.nbsd-in-inpaint) .nbsd-only-inpaint, .nbsd:not(.nbsd-in-img2img) .nbsd-only-img2img,
-.nbsd:is(.nbsd-in-txt2img, .nbsd-in-extras) .nbsd-only-change, .nbsd.nbsd-in-txt2img .nbsd-given,
+.nbsd:is(.nbsd-in-txt2img, .nbsd-in-extras) .nbsd-only-change, .nbsd.nbsd-in-txt2img .nbsd-given > :not(.nbsd-how),
+.nbsd.nbsd-in-extras .nbsd-how,
 .nbsd:not(.nbsd-in-txt2img) :is(.nbsd-hires-on, .nbsd-hires-group), .nbsd:not(.nbsd-with-hires) .nbsd-hires-group,
 .nbsd:not(.nbsd-with-soft) .nbsd-soft-group, .nbsd:not(.nbsd-with-edit) .nbsd-only-edit,
 .nbsd:not(.nbsd-with-loopback) .nbsd-loopback, .nbsd:not(.nbsd-with-sd-upscale) .nbsd-sd-upscale, .nbsd:not(.nbsd-with-folder) .nbsd-folder-of,
@@ -30,6 +31,8 @@ MODES_CSS = """
 .nbsd .nbsd-given, .nbsd .nbsd-source, .nbsd .nbsd-editor, .nbsd .nbsd-column, .nbsd .nbsd-boxes {
   display: flex; flex-direction: column; gap: var(--nb-gap); min-width: 0; width: auto; overflow: visible; margin: 0; padding: 0; }
 .nbsd .nbsd-body > .nbsd-given { padding: 12px; border: 1px solid var(--nb-line); border-radius: 8px; box-sizing: border-box; }
+.nbsd.nbsd-in-txt2img .nbsd-body > .nbsd-given { padding: 0; border: none; }     /* there only a script is in it */
+.nbsd.nbsd-in-txt2img .nbsd-script { grid-column: 1 / -1; }
 .nbsd .nbsd-row.nbsd-source-row { grid-template-columns: auto minmax(0, 1fr) auto; }
 .nbsd .nbsd-wide { grid-column: 1 / -1; }
 .nbsd .nbsd-row.nbsd-tail-right { grid-template-columns: auto minmax(0, 1fr); }

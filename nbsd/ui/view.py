@@ -157,7 +157,8 @@ class View:
             self._go(Phase.RUNNING)
         batch = min(job.batch_size if isinstance(job, ScreenJob) else 1, event.pictures - event.picture)
         done = event.picture + batch * min(event.step / max(event.steps, 1), 1.0)
-        self.bar.value = self._loaded + (1.0 - self._loaded) * done / max(event.pictures, 1)
+        share = self._loaded + (1.0 - self._loaded) * done / max(event.pictures, 1)
+        self.bar.value = max(self.bar.value, share)     # a face that nobody knew of makes the job longer, but the bar does not go back
         if self.phase is Phase.RUNNING:
             self.say(progress_words(event, batch))
         now = time.monotonic()
