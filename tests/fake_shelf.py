@@ -62,12 +62,15 @@ class FakeShelf:
 
 
 class FakeModel:
+    folders: tuple[Path, ...] = ()
+
     def __init__(self, shelf: FakeShelf) -> None:
         self.shelf = shelf
 
     def make(
         self, recipe: Recipe, *, count: int = 1, batch_size: int = 1, report: Callable[[Any], None], control: Any, preview: bool,
         image: Image.Image | None = None, mask: Image.Image | None = None,
+        after: Callable[[Image.Image, Recipe], Image.Image] = lambda image, recipe: image,
     ) -> Iterator[Picture]:
         self.shelf.given.append((image, mask))
         began = time.monotonic()
@@ -89,7 +92,7 @@ class FakeModel:
             if recipe.prompt == "note":
                 report(Note("the prompt was cut after 75 tokens"))
             for one in batch:
-                yield Picture(gradient(one, one.width, one.height), replace(one, model=f"{recipe.model} [0123456789]"))
+                yield Picture(after(gradient(one, one.width, one.height), one), replace(one, model=f"{recipe.model} [0123456789]"))
 
 
 def gradient(recipe: Recipe, width: int, height: int, noise: float = 0.0) -> Image.Image:

@@ -43,7 +43,7 @@ def faces(image: Image.Image, least: float) -> list[Found]:
 class Played:
     """A model that paints what is masked with a grey of its own for each run, and tells ten steps of each."""
 
-    folders: list[Path] = []
+    folders: tuple[Path, ...] = ()
 
     def __init__(self, stop_at: int = 99) -> None:
         self.asked: list[tuple[Recipe, tuple[int, ...] | None]] = []
@@ -153,11 +153,11 @@ def test_of_an_inpainted_picture_only_what_was_to_change_gets_details():
     mask = Image.new("L", (200, 150))
     mask.paste(255, (0, 0, 30, 60))
     wide = replace(CHANGE, width=200, height=152)
-    for how, boxes in ((Inpaint(), [(19, 29, 62, 72)]), (Inpaint(invert=True), [(19, 29, 62, 72), (119, 39, 172, 102)]),
-                       (Inpaint(only_masked=True), [(19, 29, 62, 72), (119, 39, 172, 102)])):     # the box alone is seen then, as it is
+    for how, wanted in ((Inpaint(), [(19, 29, 62, 72)]), (Inpaint(invert=True), [(19, 29, 62, 72), (119, 39, 172, 102)]),
+                        (Inpaint(only_masked=True), [(19, 29, 62, 72), (119, 39, 172, 102)])):     # the box alone is seen then, as it is
         model = Played()
         run(model, replace(wide, inpaint=how), image=picture(), mask=mask)
-        assert [box for _, box in model.asked[1:]] == boxes, how
+        assert [box for _, box in model.asked[1:]] == wanted, how
 
 
 def test_the_script_of_the_panel(monkeypatch):

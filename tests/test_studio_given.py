@@ -8,13 +8,18 @@ import pytest
 from PIL import Image
 from test_studio import click, door, made, quick, studio, until, words  # noqa: F401
 
+import nbsd.pipeline.details
 import nbsd.pipeline.enlarge
-import nbsd.pipeline.jobs  # noqa: F401 (slow to import; not while a job is waited for)
+import nbsd.pipeline.jobs      # slow to import; not while a job is waited for
 from nbsd import studio as module
 from nbsd.errors import RecipeError
+from nbsd.pipeline.boxes import Found
+from nbsd.pipeline.scripts import SCRIPTS
 from nbsd.recipe import Img2Img, Inpaint, Recipe
 from nbsd.studio import Studio
 from nbsd.ui.brushes import Brush
+from nbsd.ui.form import Form
+from nbsd.ui.parts import Parts
 
 RECIPE = Recipe(prompt="a cat", steps=2, seed=3, width=64, height=64)
 CHANGE = Recipe(prompt="a cat", steps=2, seed=3, width=64, height=64, img2img=Img2Img())
@@ -170,6 +175,60 @@ def test_scripts_are_done_and_saved(studio: Studio, tmp_path: Path) -> None:  # 
     assert (form["script.kind"].value, form["script.overlap"].value, form["script.upscaler"].value) == ("SD upscale", 16, "Nearest")
     studio._panel.fills.take_back()
     assert form["script.kind"].value == "None"
+
+
+def test_new_pictures_get_their_details(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    found = [Found((8, 8, 24, 24), 0.9)]
+    monkeypatch.setattr(nbsd.pipeline.details, "find_detector", lambda name, folders: lambda image, least: found if name == "face" else [])
+    form = studio._form
+    form.write(RECIPE)
+    form["script.kind"].value, form["script.detector"].value = "Faces and details", "face"
+    form["count"].value, form["batch_size"].value = 2, 2
+    assert "nbsd-with-details" in studio._panel.widget._dom_classes and form.modes.script.detector == "face"
+    made = run(studio)
+    assert [picture.recipe.seed for picture in made] == [3, 4, 5, 6] and studio._asked.batch_size == 2
+    assert [mask and mask.getbbox() for _, mask in studio._shelf.given] == [None, *[(7, 7, 26, 26)] * 4]
+    assert made[0].infotext.count("ADetailer model: face") == 1 and "Denoising strength" not in made[0].infotext
+    assert words(studio, "notes") == ""
+    form["script.detector"].value, form["count"].value, form["batch_size"].value = "hand", 1, 1
+    [plain] = run(studio)
+    assert "Nothing was found in the picture of seed 3" in words(studio, "notes") and plain.path.is_file()
+    # What a text says of details is shown, also what has no control; Undo takes it back
+    report = studio.paste("a cat\nSteps: 2, Sampler: Euler, Seed: 1, Size: 64x64, ADetailer model: face, ADetailer confidence: 0.5, ADetailer steps: 9, "
+                          "ADetailer model 2nd: hand.pt, ADetailer prompt 2nd: a hand, ADetailer ControlNet model: x [0]")
+    assert ("Script", "Faces and details: face, hand.pt") in report.understood and not report.unknown
+    assert "knows no ControlNet" in str(report) and "ADetailer ControlNet model has no effect" in str(report)
+    assert (form["script.detector"].value, form["script.confidence"].value, form["script.detail_prompt"].value) == ("face, hand.pt", 0.5, "[2nd] a hand")
+    assert form.kept()[-2:] == ["ADetailer steps", "ADetailer ControlNet model"]
+    run(studio)
+    inner = studio._shelf.given[-1]
+    assert inner[1] is not None and "ADetailer steps: 9, ADetailer model 2nd: hand.pt" in studio._asked.pictures[0].infotext
+    form["script.kind"].value = "None"
+    assert "ADetailer" not in form.read().infotext()
+    studio._panel.fills.take_back()
+    assert form["script.detector"].value == "face, hand.pt" and form["script.kind"].value == "None"
+
+
+def test_the_scripts_follow_the_mode(studio: Studio) -> None:  # noqa: F811
+    form = studio._form
+    kind, mode = form["script.kind"], form.modes.mode
+    assert [value for _, value in kind.options] == ["None", "Faces and details"]
+    mode.value = "img2img"
+    assert [value for _, value in kind.options] == list(SCRIPTS)
+    for chosen, there in (("Loopback", "None"), ("Faces and details", "Faces and details"), ("None", "None")):
+        kind.value = chosen
+        mode.value = "txt2img"
+        assert kind.value == there and (form.modes.script.kind if form.modes.script else "None") == there
+        mode.value = "inpaint"
+        assert kind.value == chosen
+        mode.value = "extras"
+        assert form.modes.script is None
+        mode.value = "img2img"
+    again = Form(Parts())
+    again.restore({"script.kind": "Loopback"})
+    assert again["script.kind"].value == "None" and len(again["script.kind"].options) == 2
+    again.modes.mode.value = "img2img"
+    assert again["script.kind"].value == "Loopback"
 
 
 def test_a_folder_is_changed_and_made_larger(studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811

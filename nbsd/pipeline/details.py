@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import count as count_up
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
@@ -163,24 +164,15 @@ class Painter:
         self._tally.next_picture()
         try:
             for number, (detail, find) in enumerate(self._passes):
-                turns = self._turns(image, recipe, detail, find)
+                places = masks_of(find(image.convert("RGB"), detail.confidence), detail, image.size, self._only_in)
+                turns = [(mask, turn) for mask, turn in zip(places, turns_of(recipe, detail), strict=False) if turn is not None]
                 self._tally.looked(number, len(turns))
-                found += len(turns)
+                found += len(places)
                 for mask, turn in turns:
                     image = self._painted(image, mask, turn, recipe.seed)
         except NbsdError as failure:
             self.failure = failure
         return found
-
-    def _turns(self, image: Image.Image, recipe: Recipe, detail: Detail, find: Detector) -> list[tuple[Image.Image, Recipe]]:
-        """What is to be painted in a picture: a mask and a recipe for each box."""
-        turns = []
-        texts = _prompts(detail.prompt, recipe.prompt), _prompts(detail.negative_prompt, recipe.negative_prompt)
-        for number, mask in enumerate(masks_of(find(image.convert("RGB"), detail.confidence), detail, image.size, self._only_in)):
-            prompt, negative = (parts[min(number, len(parts) - 1)] for parts in texts)
-            if prompt.strip() != SKIP:
-                turns.append((mask, turned(recipe, detail, number, (prompt, negative))))
-        return turns
 
     def _painted(self, image: Image.Image, mask: Image.Image, turn: Recipe, seed: int) -> Image.Image:
         for picture in self._model.make(turn, image=image, mask=mask, report=self._tally.within(seed), control=self._control,
@@ -189,6 +181,14 @@ class Painter:
             image = picture.image
         self._tally.box_done()
         return image
+
+
+def turns_of(recipe: Recipe, detail: Detail) -> Iterator[Recipe | None]:
+    """The recipes by which the boxes of a picture are painted, without end; None for a box that is to stay as it is."""
+    texts = _prompts(detail.prompt, recipe.prompt), _prompts(detail.negative_prompt, recipe.negative_prompt)
+    for number in count_up():
+        prompt, negative = (parts[min(number, len(parts) - 1)] for parts in texts)
+        yield None if prompt.strip() == SKIP else turned(recipe, detail, number, (prompt, negative))
 
 
 def turned(recipe: Recipe, detail: Detail, number: int, prompts: tuple[str, str]) -> Recipe:
