@@ -10,7 +10,7 @@ from test_studio import click, door, made, quick, studio, until, words  # noqa: 
 
 import nbsd.pipeline.details
 import nbsd.pipeline.enlarge
-import nbsd.pipeline.jobs      # slow to import; not while a job is waited for
+import nbsd.pipeline.jobs  # slow to import; not while a job is waited for
 from nbsd import studio as module
 from nbsd.errors import RecipeError
 from nbsd.pipeline.boxes import Found

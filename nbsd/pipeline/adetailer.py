@@ -134,7 +134,7 @@ def passes_in(pairs: Mapping[str, str]) -> dict[str, Detail]:
             values: dict[str, Any] = {}
             for row in ROWS:
                 text = pairs.get(_key(row, suffix, pairs))
-                if row.field and text is not None:
+                if row.field and text:
                     try:
                         values[row.field] = row.parse(text)
                     except (ValueError, KeyError):
