@@ -70,7 +70,7 @@ class FakeModel:
     def make(
         self, recipe: Recipe, *, count: int = 1, batch_size: int = 1, report: Callable[[Any], None], control: Any, preview: bool,
         image: Image.Image | None = None, mask: Image.Image | None = None,
-        after: Callable[[Image.Image, Recipe], Image.Image] = lambda image, recipe: image,
+        after: Callable[[Image.Image, Recipe], Image.Image] = lambda image, recipe: image, **_: Any,
     ) -> Iterator[Picture]:
         self.shelf.given.append((image, mask))
         began = time.monotonic()

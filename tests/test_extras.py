@@ -25,8 +25,9 @@ def stretched(name: str, image: Image.Image, scale: float) -> Image.Image:
     (Enlarging(width=256), (256, 160), 4),
     (Enlarging(height=20, scale=99), (32, 20), 0.5),
     (Enlarging(width=128, height=128), (128, 128), 3.2),
-    (Enlarging(width=128, height=128, crop=False), (205, 128), 3.2),
+    (Enlarging(width=128, height=128, crop=False), (204, 128), 3.2),       # as the upscaler gives it
     (Enlarging(width=128, height=128, upscaler="short"), (128, 128), 3.2),
+    (Enlarging(width=64, height=40, upscaler="short", crop=False), (64, 40), 1),
 ])
 def test_sizes(how: Enlarging, size: tuple[int, int], scale: float) -> None:
     ASKED.clear()
@@ -37,6 +38,8 @@ def test_sizes(how: Enlarging, size: tuple[int, int], scale: float) -> None:
 def test_what_is_cut_sticks_out_at_both_sides() -> None:
     cut = enlarged(PICTURE, Enlarging(width=40, height=40), stretched)
     assert cut.tobytes() == PICTURE.crop((12, 0, 52, 40)).tobytes()
+    odd = enlarged(PICTURE, Enlarging(width=41, height=40), stretched)     # 64 // 2 - 41 // 2, the halves cut off one by one
+    assert odd.tobytes() == PICTURE.crop((12, 0, 53, 40)).tobytes()
 
 
 @pytest.mark.parametrize(("visibility", "value"), [(0, 0), (0.5, 127), (1, 255)])
@@ -61,7 +64,8 @@ SAID = "a cat\nSteps: 20, Sampler: Euler, CFG scale: 7, Seed: 5, Size: 64x40, Ve
     ("", Enlarging(), "Postprocess upscale by: 2, Postprocess upscaler: Lanczos"),
     (SAID, Enlarging(upscaler="Nearest", scale=1.5), f"{SAID}, Postprocess upscale by: 1.5, Postprocess upscaler: Nearest"),
     ("", Enlarging(width=128, height=80, second="Nearest", visibility=0.3),
-     "Postprocess upscale to: 128x80, Postprocess upscaler: Lanczos, Postprocess upscaler 2: Nearest"),
+     "Postprocess upscale to: 128x80, Postprocess crop to: 128x80, Postprocess upscaler: Lanczos, Postprocess upscaler 2: Nearest"),
+    ("", Enlarging(width=128, height=80, crop=False), "Postprocess upscale to: 128x80, Postprocess upscaler: Lanczos"),
 ])
 def test_the_infotext_says_how_after_what_it_said(said: str, how: Enlarging, text: str) -> None:
     picture = enlarge(PICTURE, said, how, [])

@@ -17,9 +17,10 @@ import nbsd
 from nbsd import Recipe
 from nbsd.errors import NbsdError, RecipeError
 from nbsd.events import Progress
+from nbsd.images.colors import with_colors_of
 from nbsd.infotext import read
 from nbsd.names import CROP, FILL, LATENT_NOISE, LATENT_RESIZE, MASKED_CONTENTS, SAMPLER_FACTS
-from nbsd.pipeline.img2img import encode, latent_mask, tensor_of
+from nbsd.pipeline.img2img import encode, latent_mask, prepare, tensor_of
 from nbsd.pipeline.progress import calls_of
 from nbsd.recipe import Hires, Img2Img, Inpaint
 
@@ -177,6 +178,21 @@ def test_the_mask_in_the_alpha_channel_is_the_mask(tiny):
     clear = Image.new("RGBA", (128, 64), (0, 0, 0, 0))
     clear.paste((9, 9, 9, 255), mask=painted())
     assert (pixels(tiny.generate(MASKED, image=START, mask=clear)[0]) == pixels(tiny.generate(MASKED, image=START, mask=painted())[0])).all()
+
+
+def test_a_mask_of_another_size_is_brought_to_the_recipes_at_once():
+    mask = painted((256, 128), (60, 30, 200, 90))
+    assert prepare(MASKED, start(), mask).mask.tobytes() == mask.resize((128, 64), Image.Resampling.LANCZOS).tobytes()
+
+
+def test_what_came_of_another_picture_keeps_its_colours_and_its_mask():
+    first, made = start().resize((200, 150)).rotate(90), start().rotate(180)
+    recipe = replace(MASKED, width=64, height=64, img2img=replace(MASKED.img2img, resize_mode="Crop and resize", color_correction=True))
+    given = prepare(recipe, start().resize((64, 64)), painted((200, 150)), first)
+    assert given.mask.size == (64, 64)
+    assert given.finish(made, replace(recipe, inpaint=None)).tobytes() == with_colors_of(made, first).tobytes()
+    with pytest.raises(RecipeError, match="the mask is 200x150 and the picture 64x64"):
+        prepare(recipe, start().resize((64, 64)), painted((200, 150)))
 
 
 def test_a_mask_that_is_not_rounded_is_grey_in_the_latents():

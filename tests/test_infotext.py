@@ -327,7 +327,15 @@ def test_hires_img2img_and_inpainting():
     assert "Hires schedule" not in write(inherits) and read(write(inherits, complete=True)).hires.schedule == "Karras"
     assert "Hires schedule" not in write(replace(inherits, schedule="Automatic"), complete=True)
     old = read("a\nSteps: 9, Sampler: Euler, Seed: 1, Size: 1024x768, Denoising strength: 0.7, First pass size: 0x0")
-    assert (old.width, old.height, old.hires) == (640, 448, Hires(width=1024, height=768, denoising_strength=0.7))
+    # then pictures were enlarged, not latents, unless a setting was on that is not written
+    assert (old.width, old.height, old.hires) == (640, 448, Hires(upscaler="Lanczos", width=1024, height=768, denoising_strength=0.7))
+    # a blur of 0 is what a text that speaks of the mask does not say
+    for said, blur in (("Inpaint area: Only masked", 0), ("Mask mode: Inpaint not masked, Mask blur: 6", 6), ("Soft inpainting enabled: True", 4)):
+        assert read(f"a\n{line}{said}").inpaint.mask_blur == blur
+
+
+SOFTLY = ("Soft inpainting enabled: True, Soft inpainting schedule bias: 1, Soft inpainting preservation strength: 0.5, Soft inpainting transition "
+          "contrast boost: 4, Soft inpainting mask influence: 0, Soft inpainting difference threshold: 0.5, Soft inpainting difference contrast: 2")
 
 
 @pytest.mark.parametrize(("recipe", "said", "complete"), [
@@ -350,8 +358,15 @@ def test_hires_img2img_and_inpainting():
     (Recipe(sampler="Euler a", eta=0.5, eta_ddim=0.3, ensd=1, hires=Hires(sampler="DDIM", extra_noise=0.1)), "ENSD: 1, Hires sampler: DDIM, "
      "Hires upscale: 2.0, Hires upscaler: Latent, Eta: 0.5, Extra noise: 0.1, Eta DDIM: 0.3", ""),
     (Recipe(sampler="Euler a", ensd=1, hires=Hires()), "ENSD: 1, Hires upscale: 2.0, Hires upscaler: Latent", ""),
-    (Recipe(sampler="Euler a", ensd=1, hires=Hires(sampler="DDIM")),            # eta of the last sampler decides: that of DDIM is 0
-     "Hires sampler: DDIM, Hires upscale: 2.0, Hires upscaler: Latent", "ENSD: 1, Hires sampler: DDIM, Hires upscale: 2.0, Hires upscaler: Latent"),
+    # after the hires fix the web UI has forgotten its samplers, and with them their eta
+    (Recipe(sampler="Euler a", ensd=1, hires=Hires(sampler="DDIM")), "ENSD: 1, Hires sampler: DDIM, Hires upscale: 2.0, Hires upscaler: Latent", ""),
+    (Recipe(sampler="Euler a", ensd=1, eta=0.0, hires=Hires()), "ENSD: 1, Hires upscale: 2.0, Hires upscaler: Latent, Eta: 0.0", ""),
+    (Recipe(sampler="Euler", ensd=1, hires=Hires(sampler="Euler a")), "Hires sampler: Euler a, Hires upscale: 2.0, Hires upscaler: Latent",
+     "ENSD: 1, Hires sampler: Euler a, Hires upscale: 2.0, Hires upscaler: Latent"),
+    # scripts and soft inpainting speak before the mask does
+    (Recipe(sampler="Euler", img2img=Img2Img(), inpaint=Inpaint(mask_blur=0, only_masked=True, soft=Soft()), unknown=(("Denoising curve", "Lazy"),)),
+     f"Denoising strength: 0.75, Denoising curve: Lazy, {SOFTLY}, Inpaint area: Only masked, Masked area padding: 32",
+     f"Denoising strength: 0.75, Denoising curve: Lazy, {SOFTLY}, Mask blur: 0, Inpaint area: Only masked, Masked area padding: 32"),
     (Recipe(sampler="DPM2", schedule="Uniform", discard_penultimate_sigma=True, sigma_min=0.1, hires=Hires(sampler="Euler", schedule="Beta")),
      "Hires sampler: Euler, Hires schedule type: Beta, Hires upscale: 2.0, Hires upscaler: Latent, Schedule min sigma: 0.1, "
      "Discard penultimate sigma: True, Beta schedule alpha: 0.6, Beta schedule beta: 0.6", ""),

@@ -29,10 +29,12 @@ class Brighter:
 
     def __init__(self) -> None:
         self.asked: list[tuple[Recipe, Image.Image, object]] = []
+        self.firsts: list[object] = []
 
-    def make(self, recipe, *, image, mask=None, report=None, control=None, preview=False):
+    def make(self, recipe, *, image, mask=None, first=None, report=None, control=None, preview=False):
         source = read_picture(image).convert("RGB")
         self.asked.append((recipe, source, mask))
+        self.firsts.append(first)
         report(Progress(0, 1, 1, 2, recipe.seed, 4.0, 0.25))
         yield Picture(source.point(lambda value: min(255, value + 10)), recipe)
 
@@ -78,7 +80,8 @@ def test_sizes_are_rounded_up():
 
 def test_each_loop_starts_from_the_last():
     model = Brighter()
-    made = list(loopback(model, SMALL, picture(), loops=3, final_strength=0.6))
+    made = list(loopback(model, SMALL, given := picture(), loops=3, final_strength=0.6))
+    assert model.firsts == [given] * 3      # whose colours all loops keep, where they keep any
     assert [one.image.getpixel((0, 0))[0] for one in made] == [0x10 + 10, 0x10 + 20, 0x10 + 30]
     assert [one.recipe.seed for one in made] == [5, 6, 7]
     assert [round(recipe.img2img.denoising_strength, 3) for recipe, _, _ in model.asked] == [0.2, 0.4, 0.6]
@@ -134,12 +137,15 @@ def test_masks_go_by_name_or_one_is_for_all(tmp_path):
         (tmp_path / folder).mkdir()
     for name in ("a", "b"):
         picture().save(tmp_path / "pictures" / f"{name}.png")
-    picture(color="white").save(tmp_path / "masks" / "a.jpg")
+    for name in ("a", "other"):
+        picture(color="white").save(tmp_path / "masks" / f"{name}.jpg")
     told: list[Note] = []
     model = Brighter()
     assert len(list(each_in_folder(model, SMALL, tmp_path / "pictures", masks=tmp_path / "masks", report=told.append))) == 1
     assert "there is no mask called b" in told[-1].text and model.asked[0][2].size == (64, 64)
     assert len(list(each_in_folder(model, SMALL, tmp_path / "pictures", masks=tmp_path / "masks" / "a.jpg"))) == 2
+    (tmp_path / "masks" / "a.jpg").unlink()      # one that is alone is for all
+    assert len(list(each_in_folder(model, SMALL, tmp_path / "pictures", masks=tmp_path / "masks"))) == 2
     assert len(list(each_in_folder(model, SMALL, tmp_path / "pictures", masks=picture(color="white"), count=2))) == 4
     assert [recipe.seed for recipe, _, _ in model.asked[-4:]] == [5, 6, 5, 6]
 
@@ -179,6 +185,16 @@ def test_a_large_picture_is_changed_in_tiles_without_gaps():
     assert set(made.image.getdata()) == {(0x1A, 0x2A, 0x3A)}
     assert "SD upscale overlap: 16, SD upscale upscaler: Nearest" in made.infotext
     assert [recipe.seed for recipe, _, _ in model.asked] == list(range(5, 14)) and made.recipe.seed == 5
+
+
+def test_by_none_nothing_is_enlarged_and_what_is_clear_has_the_background():
+    model, clear = Brighter(), Image.new("RGBA", (96, 64))
+    recipe = replace(SMALL, variation_seed=3, variation_strength=0.5, img2img=replace(SMALL.img2img, background="#204060"))
+    script = Script(kind=SD_UPSCALE, upscaler="None", overlap=32)
+    made = [one.image for _, one in scripted(model, recipe, script, image=clear, count=2)]
+    assert [one.size for one in made] == [(96, 64)] * 2 and made[0].getpixel((0, 0)) == (0x2A, 0x4A, 0x6A)
+    # the second picture begins one seed further, not one variation
+    assert [(one.seed, one.variation_seed) for one, _, _ in model.asked] == [(5, 3), (6, 3), (6, 3), (7, 3)]
 
 
 @pytest.mark.parametrize("options, words", [({"overlap": 60}, "overlap is 60"), ({"overlap": 8, "scale": 0.5}, "the scale is 0.5")])

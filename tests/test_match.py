@@ -156,7 +156,7 @@ def test_problems_are_passed_on():
     (text(sampler="DPM++ SDE"), "ENSD", False),                             # uses none
     (text(sampler="LCM", more="ENSD: 5, "), "ENSD", False),
     (text(sampler="Euler", more="Hires upscale: 2, Hires sampler: Restart, "), "ENSD", True),
-    (text(sampler="Euler a", more="Hires upscale: 2, Hires sampler: DDIM, "), "ENSD", True),    # not written: DDIM's eta is 0
+    (text(sampler="Euler a", more="Hires upscale: 2, Hires sampler: DDIM, "), "ENSD", False),
     (text(sampler="Euler a", more="Hires upscale: 2, Hires sampler: Euler, "), "ENSD", False),
     (text(sampler="UniPC"), "UniPC", True),
     (text("a cat # mine"), "Comments", True),

@@ -8,7 +8,7 @@ from typing import Any
 
 from nbsd.infotext import write
 from nbsd.infotext.rules import sampler_and_schedule
-from nbsd.infotext.text import hypernetwork_tag
+from nbsd.infotext.text import first_pass_size, hypernetwork_tag
 from nbsd.names import SAMPLER_FACTS
 from nbsd.prompt.networks import split_networks
 from nbsd.recipe import LATEST, Hires, Img2Img, Inpaint, Recipe, join_title
@@ -56,6 +56,7 @@ CONVERTED_OPTIONS: dict[str, tuple[str, Callable[[Any], Any]]] = {
 }
 PAD = {"pad_cond_uncond_v0": "v0", "pad_cond_uncond": "on"}         # the last one that is on wins
 BATCH_SEEDS = "enable_batch_seeds"       # belongs to the job
+OLD_HIRES_SIZE = "use_old_hires_fix_width_height"       # the size is that of the second pass; the web UI finds one for the first
 SAID_ONLY = {"token_merging_ratio": "Token merging ratio", "token_merging_ratio_hr": "Token merging ratio hr"}
 SET_FIELDS = {"user": "User", "init_img_hash": "Init image hash"}
 # On the processing object these are fill 0 and no padding; in nbsd, as on the web UI's page, they are not.
@@ -119,7 +120,7 @@ def _options(options: Mapping[str, Any]) -> dict[str, Any]:
             fields[path] = convert(value)
         elif name in OPTIONS:
             fields[OPTIONS[name]] = value
-        elif name not in (*PAD, "sd_hypernetwork", "use_scale_latent_for_hires_fix", BATCH_SEEDS):
+        elif name not in (*PAD, "sd_hypernetwork", "use_scale_latent_for_hires_fix", OLD_HIRES_SIZE, BATCH_SEEDS):
             raise Unmapped("option", name, value)
     for name, mode in PAD.items():
         if options.get(name):
@@ -145,6 +146,9 @@ def _derived(fields: dict[str, Any], params: Mapping[str, Any], case: Mapping[st
         fields["hires.width"], fields["hires.height"] = fields["width"], fields["height"]
         fields["width"], fields["height"] = params["firstphase_width"], params["firstphase_height"]
         fields["hires.upscaler"] = "Latent" if options.get("use_scale_latent_for_hires_fix") else "Lanczos"
+    if params.get("enable_hr") and options.get(OLD_HIRES_SIZE):
+        fields["hires.width"], fields["hires.height"] = fields["width"], fields["height"]
+        fields["width"], fields["height"] = first_pass_size(fields["width"], fields["height"])
     name = options.get("sd_hypernetwork", case.get("hypernetwork", "None"))
     if name != "None":
         fields["prompt"] += f"<hypernet:{name}:{case.get('hypernetwork_strength', 1.0)}>"

@@ -42,11 +42,14 @@ def transparent_places(image: Image.Image) -> Image.Image:
 
 def matched(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
     """The mask in the size of the picture. Raises RecipeError where it has another shape."""
-    if mask.size == size:
-        return mask
+    require_shape(mask, size)
+    return mask if mask.size == size else mask.resize(size, LANCZOS)
+
+
+def require_shape(mask: Image.Image, size: tuple[int, int]) -> None:
+    """Raise RecipeError where a mask has another shape than the picture of this size."""
     if abs(mask.width / mask.height / (size[0] / size[1]) - 1) > 0.02:
         raise RecipeError(f"the mask is {mask.width}x{mask.height} and the picture {size[0]}x{size[1]}: give a mask of the picture's size")
-    return mask.resize(size, LANCZOS)
 
 
 def require_painted(mask: Image.Image, inverted: bool = False) -> None:

@@ -13,7 +13,7 @@ from nbsd.infotext import rules
 from nbsd.infotext.keys import ALIASES, KEYS, LAST_FIXED, LAST_OF_A_PASS, Draft, Key, joined_title
 from nbsd.infotext.rules import Leftovers, Written
 from nbsd.infotext.text import NEGATIVE, Layout, Pair, first_pass_size, hypernetwork_tag, layout, quote, unquote
-from nbsd.names import AUTOMATIC
+from nbsd.names import AUTOMATIC, LANCZOS
 from nbsd.recipe import Hires, Img2Img, Inpaint, Recipe, Soft
 
 # What the web UI (v1.10.1) gets wrong when it reads its own texts, and what `read` does instead.
@@ -138,6 +138,8 @@ def _inpaint(draft: Draft) -> Inpaint | None:
     details = _part(draft, "inpaint.soft.")
     if not plain and not details and soft is None:
         return None
+    if {"invert", "fill", "only_masked", "padding"}.intersection(plain):    # then a blur is said, too, unless there is none
+        plain.setdefault("mask_blur", 0)
     return Inpaint(**plain, soft=Soft(**details) if soft or details else None)
 
 
@@ -157,7 +159,8 @@ def _with_first_pass(recipe: Recipe, pairs: dict[str, str], shared: dict[str, An
         if not (recipe.width and recipe.height):
             return recipe
         width, height = first_pass_size(recipe.width, recipe.height)
-    hires = replace(recipe.hires or Hires(**shared), width=recipe.width, height=recipe.height)
+    # The setting that enlarged the latents was off by default: pictures were, by Lanczos
+    hires = replace(recipe.hires or Hires(upscaler=LANCZOS, **shared), width=recipe.width, height=recipe.height)
     return replace(recipe, hires=hires, width=width, height=height)
 
 

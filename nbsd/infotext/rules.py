@@ -165,10 +165,11 @@ _LABELS = {name.casefold(): row.label for row in SCHEDULE_NAMES.values() for nam
 
 
 def says_ensd(recipe: Recipe) -> bool:
-    """Always in 2022; today only for samplers that are marked so, though others use it too, and by the eta of the last that ran."""
-    last = facts(passes(recipe)[-1])
-    eta = recipe.eta_ddim if last.timesteps else recipe.eta
-    return recipe.ensd != 0 and (not recipe.version or (facts(recipe).uses_ensd and eta != 0))
+    """Always in 2022; today only for samplers that are marked so, though others use it too. Where their eta is 0 they do not, but after
+    the hires fix nobody knows it any more.
+    """
+    uses = facts(recipe).uses_ensd and (recipe.hires is not None or recipe.eta != 0)
+    return recipe.ensd != 0 and (not recipe.version or uses)
 
 
 def has_schedule(recipe: Recipe) -> bool:

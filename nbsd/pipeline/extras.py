@@ -30,10 +30,17 @@ class Enlarging:
     second: str = NO_UPSCALER   # another upscaler, laid over the first
     visibility: float = 0.0     # 0 to 1: how much is seen of the second
 
+    @property
+    def cuts(self) -> bool:
+        """Whether what sticks out is cut off."""
+        return bool(self.width and self.height and self.crop)
+
     def infotext(self) -> str:
         """What the web UI writes of it (scripts/postprocessing_upscale.py)."""
         pairs = {"Postprocess upscale by": f"{self.scale:g}"} if not self.width and not self.height else {
             "Postprocess upscale to": f"{self.width}x{self.height}"}
+        if self.cuts:
+            pairs["Postprocess crop to"] = f"{self.width}x{self.height}"
         pairs["Postprocess upscaler"] = self.upscaler
         if self.second != NO_UPSCALER and self.visibility > 0:
             pairs["Postprocess upscaler 2"] = self.second
@@ -60,15 +67,21 @@ def made(image: Image.Image, said: str, how: Enlarging, enlarge: Enlarge) -> Enl
 def enlarged(image: Image.Image, how: Enlarging, enlarge: Enlarge) -> Image.Image:
     """The picture made larger. Raises RecipeError for what cannot be made."""
     scale = _scale(image, how)
-    asked = how.width or how.height
-    large = enlarge(how.upscaler, image, scale)
-    # What an upscaler gives may be some pixels short; a size that was asked for is met.
-    size = (max(round(image.width * scale), how.width), max(round(image.height * scale), how.height)) if asked else large.size
-    large = _fitted(large, size)
+    large = _large(how.upscaler, image, how, scale, enlarge)
     if how.second != NO_UPSCALER and how.visibility > 0:
-        large = Image.blend(large, _fitted(enlarge(how.second, image, scale), size), how.visibility)
-    if how.width and how.height and how.crop:
-        left, top = (large.width - how.width) // 2, (large.height - how.height) // 2
+        large = Image.blend(large, _fitted(_large(how.second, image, how, scale, enlarge), large.size), how.visibility)
+    return large
+
+
+def _large(name: str, image: Image.Image, how: Enlarging, scale: float, enlarge: Enlarge) -> Image.Image:
+    """By one upscaler. What it gives, sides that are multiples of 8, stays as it is but where less comes out than was asked for."""
+    large = enlarge(name, image, scale)
+    if how.width and how.height:
+        large = _fitted(large, (max(large.width, how.width), max(large.height, how.height)))
+    elif how.width or how.height:       # the web UI takes both only
+        large = _fitted(large, (round(image.width * scale), round(image.height * scale)))
+    if how.cuts:
+        left, top = large.width // 2 - how.width // 2, large.height // 2 - how.height // 2      # the web UI halves each by itself
         large = large.crop((left, top, left + how.width, top + how.height))
     return large
 

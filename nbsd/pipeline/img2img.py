@@ -42,6 +42,7 @@ class Given:
     box: Box | None = None                      # where the made picture belongs in the overlay; None: it covers it
     whole: Image.Image | None = None            # RGB, the given picture in the overlay's size, for soft inpainting
     digest: str = ""                            # MD5 of the given picture's pixels
+    colors: Image.Image | None = None           # RGB, whose colours count where the recipe wants them kept; None: those of `image`
 
     def signed(self, recipe: Recipe) -> Recipe:
         """The recipe with the hash of the given picture."""
@@ -54,11 +55,11 @@ class Given:
         `changed`: where this picture is to be seen, of the recipe's size, where soft inpainting has found that out.
         """
         if recipe.img2img and recipe.img2img.color_correction:
-            image = with_colors_of(image, self.image)
-        overlay = self.overlay
-        if changed is not None and self.whole is not None:
+            image = with_colors_of(image, self.colors or self.image)
+        overlay = self.overlay if recipe.inpaint and recipe.inpaint.overlay else None
+        if changed is not None and self.whole is not None:      # soft inpainting lays it over whatever that setting says
             overlay = masks.outside(self.whole, masks.placed(changed, self.box, self.whole.size))
-        if overlay is None or (recipe.inpaint and not recipe.inpaint.overlay):
+        if overlay is None:
             return image
         return masks.laid_over(image, overlay, self.box)
 
@@ -79,16 +80,21 @@ def completed(recipe: Recipe, image: Image.Image | None, mask: Image.Image | Non
     return recipe if mask is None else replace(recipe, inpaint=recipe.inpaint or Inpaint())
 
 
-def prepare(recipe: Recipe, image: Image.Image, mask: Image.Image | None) -> Given:
-    """The given picture in the form in which every picture of the job starts from it. Raises RecipeError for a mask that cannot be used."""
-    how, size, digest = recipe.img2img, (recipe.width, recipe.height), masks.digest(image)
+def prepare(recipe: Recipe, image: Image.Image, mask: Image.Image | None, first: Image.Image | None = None) -> Given:
+    """The given picture in the form in which every picture of the job starts from it. Raises RecipeError for a mask that cannot be used.
+
+    `first`: where the picture came of another one, that one: the mask is of its shape, and its colours are those to keep.
+    """
+    how, size = recipe.img2img, (recipe.width, recipe.height)
     assert how is not None
-    flat = masks.flattened(image, how.background)
+    flat, known = masks.flattened(image, how.background), {"digest": masks.digest(image), "colors": first and first.convert("RGB")}
     if mask is None or recipe.inpaint is None:
-        return Given(flat if how.resize_mode == LATENT_RESIZE else resize(flat, size, how.resize_mode), size, digest=digest)
+        return Given(flat if how.resize_mode == LATENT_RESIZE else resize(flat, size, how.resize_mode), size, **known)
     painted = _painted(mask, recipe.inpaint, gaussian=recipe.rules == OF_2022)
-    prepare_part = _only_masked if recipe.inpaint.only_masked else _whole_picture
-    return replace(prepare_part(recipe, flat, painted), digest=digest)
+    if recipe.inpaint.only_masked:
+        return replace(_only_masked(recipe, flat, painted), **known)
+    masks.require_shape(painted, (first or image).size)
+    return replace(_whole_picture(recipe, flat, painted), **known)
 
 
 def _painted(mask: Image.Image, how: Inpaint, gaussian: bool) -> Image.Image:
@@ -106,8 +112,6 @@ def _whole_picture(recipe: Recipe, flat: Image.Image, painted: Image.Image) -> G
     """The whole picture goes through the model."""
     assert recipe.img2img is not None and recipe.inpaint is not None
     size, mode = (recipe.width, recipe.height), recipe.img2img.resize_mode
-    if painted.size != flat.size:
-        painted = masks.matched(painted, flat.size)
     mask = resize(painted, size, mode)
     # Twice as white: where the picture is changed by half or more, nothing of the old one lies over it
     over = mask.convert("L").point([min(255, 2 * value) for value in range(256)])

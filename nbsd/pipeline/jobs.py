@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,11 @@ from PIL import Image
 from nbsd.errors import NbsdError, OutOfMemory, RecipeError, Stopped
 from nbsd.events import Event, Note
 from nbsd.images import read_picture
-from nbsd.images.resize import LANCZOS
+from nbsd.images.grid import joined, places
+from nbsd.images.masks import flattened
 from nbsd.infotext import from_image
 from nbsd.infotext.pairs import with_pairs
-from nbsd.names import ORIGINAL
+from nbsd.names import NO_UPSCALER, ORIGINAL
 from nbsd.picture import Picture
 from nbsd.pipeline.check import check
 from nbsd.pipeline.details import with_details
@@ -38,7 +40,7 @@ from nbsd.pipeline.scripts import (
     pictures_in,
     without,
 )
-from nbsd.pipeline.upscale import find_upscaler, ramp, starts
+from nbsd.pipeline.upscale import find_upscaler
 from nbsd.recipe import LARGEST_SEED, Img2Img, Recipe
 
 if TYPE_CHECKING:
@@ -68,7 +70,8 @@ def scripted(
         if recipe.inpaint:
             raise RecipeError("SD upscale changes the whole picture: choose img2img for it, or another script")
         for number in range(count):
-            one = sd_upscale(model, recipe.nth(number), image, upscaler=script.upscaler, scale=script.scale, overlap=script.overlap,
+            counted = replace(recipe, seed=(recipe.seed + number) % (LARGEST_SEED + 1))
+            one = sd_upscale(model, counted, image, upscaler=script.upscaler, scale=script.scale, overlap=script.overlap,
                              before=number, of=count, **told)
             yield "", one
     elif script.kind == DETAILS:
@@ -99,6 +102,7 @@ def loopback(
 
     `final_strength`: the denoising strength of the last loop; from the recipe's it goes there along `curve`: one of `CURVES`.
     `rounds`: how often to begin again with the given picture. Masked content other than the original is put in by the first loop only.
+    With colour correction every loop keeps the colours of the given picture, as it came.
     Raises RecipeError before any work where a number makes no sense.
     """
     if isinstance(loops, bool) or not isinstance(loops, int) or not 1 <= loops <= LOOPBACK_MOST:
@@ -119,7 +123,7 @@ def loopback(
         if one.inpaint and loop:
             one = replace(one, inpaint=replace(one.inpaint, fill=ORIGINAL))
         told = part_of(report, done, rounds * loops)
-        for picture in model.make(one, image=given, mask=mask, report=told, control=control, preview=preview):
+        for picture in model.make(one, image=given, mask=mask, first=image, report=told, control=control, preview=preview):
             given = picture.image
             yield picture
 
@@ -151,13 +155,16 @@ def each_in_folder(
 ) -> Iterator[tuple[Path, Picture]]:
     """Change each picture of a folder (or of a list); yields the path of each with what was made of it.
 
-    `masks`: a folder with a mask of the same name for each picture (the ending may differ), or one mask for all. `count`: of each.
+    `masks`: a folder with a mask of the same name for each picture (the ending may differ), or one mask for all (it may be alone in
+    a folder, too). `count`: of each.
     `own_recipes`: a picture that carries a recipe is changed by its own prompts, seed, sampler, steps and scale.
     A picture that cannot be read or changed, or has no mask, is told as a `Note` and left out. Raises NbsdError where there is none at all.
     """
     paths = pictures_in(pictures) if isinstance(pictures, (str, Path)) else [Path(path) for path in pictures]
     folder = Path(masks).expanduser() if isinstance(masks, (str, Path)) else None
     given = {path.stem: path for path in pictures_in(folder)} if folder is not None and folder.is_dir() else None
+    if given is not None and len(given) == 1:       # as in the web UI: then it is for all
+        masks, given = next(iter(given.values())), None
     check(recipe)
     for number, path in enumerate(paths):
         try:
@@ -191,40 +198,37 @@ def sd_upscale(
     control: Control | None = None,
     preview: bool = False,
 ) -> Picture:
-    """The web UI's "SD upscale": the picture made larger, and then changed in overlapping tiles of the recipe's size.
+    """The web UI's "SD upscale": the picture made larger (by "None" it is not), and then changed in overlapping tiles of the recipe's size.
 
-    `overlap`: pixels, 0 to 256. The seed counts up by one a tile. The picture's recipe is that of the first tile, with the keys that the
+    `overlap`: pixels, 0 to 256. The seed counts up by one a tile, a variation seed stays. The picture's recipe is that of the first tile, with the keys that the
     web UI adds. `before`, `of`: how many such pictures the job has made, and makes in all.
     """
-    source = read_picture(image).convert("RGB")
-    width, height = recipe.width, recipe.height
+    width, height = size = recipe.width, recipe.height
     if not 0 <= overlap <= min(256, width - 8, height - 8):
         raise RecipeError(f"overlap is {overlap}: use a value from 0 to {min(256, width - 8, height - 8)}")
     if not 1 <= scale <= 8:
         raise RecipeError(f"the scale is {scale}: use a value from 1 to 8")
-    check(replace(recipe, img2img=recipe.img2img or Img2Img()))
+    how = recipe.img2img or Img2Img()
+    recipe = replace(recipe, img2img=how)
+    check(recipe)
     looked = control.check if control else lambda: None
-    large = find_upscaler(upscaler, model.upscalers).enlarged(source, scale, lambda tile, tiles: looked())
-    recipe = with_pairs(replace(recipe, img2img=recipe.img2img or Img2Img()), {OVERLAP: str(overlap), UPSCALER: upscaler})
-    out, done = large.copy(), None
-    places = [(x, y) for y in starts(large.height, height, overlap) for x in starts(large.width, width, overlap)]
-    for number, (x, y) in enumerate(places):
-        box = x, y, min(x + width, large.width), min(y + height, large.height)
-        tile = large.crop(box)
-        told = part_of(report, before * len(places) + number, of * len(places))
-        one = replace(recipe, seed=(recipe.seed + number) % (LARGEST_SEED + 1))
-        for picture in model.make(one, image=tile.resize((width, height), LANCZOS), report=told, control=control, preview=preview):
-            done = done or picture
-            out.paste(picture.image.resize(tile.size, LANCZOS), box[:2], _soft_edges(tile.size, overlap, x > 0, y > 0))
-    if done is None:
+    large = flattened(read_picture(image), how.background)
+    if upscaler != NO_UPSCALER:
+        large = find_upscaler(upscaler, model.upscalers).enlarged(large, scale, lambda tile, tiles: looked())
+    recipe = with_pairs(recipe, {OVERLAP: str(overlap), UPSCALER: upscaler})
+    rows = places(large.size, size, overlap)
+    total, done = sum(map(len, rows)), list[Picture]()
+
+    def tiles() -> Iterator[Image.Image]:
+        for number, (x, y) in enumerate(chain(*rows)):
+            tile = large.crop((x, y, x + width, y + height))
+            told = part_of(report, before * total + number, of * total)
+            one = replace(recipe, seed=(recipe.seed + number) % (LARGEST_SEED + 1))
+            made = list(model.make(one, image=tile, report=told, control=control, preview=preview))
+            done.extend(made)
+            yield made[0].image if made else tile       # one that was skipped stays as it is
+
+    out = joined(rows, tiles(), large.size, overlap)
+    if not done:
         raise NbsdError("every tile was skipped: nothing was made")
-    return replace(done, image=out, latent=None)
-
-
-def _soft_edges(size: tuple[int, int], overlap: int, left: bool, top: bool) -> Image.Image:
-    """The mask of a tile that fades in where another one lies already."""
-    across, along = ramp(size[0], overlap), ramp(size[1], overlap)
-    half_x, half_y = size[0] // 2, size[1] // 2
-    across[half_x:], along[half_y:] = 1, 1
-    across, along = (across if left else across * 0 + 1), (along if top else along * 0 + 1)
-    return Image.fromarray((along[:, None] * across * 255).round().byte().numpy())
+    return replace(done[0], image=out, latent=None)

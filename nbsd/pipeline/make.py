@@ -52,6 +52,7 @@ def make(
     *,
     image: Any = None,
     mask: Any = None,
+    first: Any = None,
     count: int = 1,
     batch_size: int = 1,
     report: Callable[[Event], None] = ignore,
@@ -63,19 +64,20 @@ def make(
 ) -> Iterator[Picture]:
     """Yield `count` pictures, `batch_size` at a time, not saved yet; a skipped batch yields nothing.
 
-    `image`: the picture to change, `mask`: white where it is to change; each is anything that `images.read_picture` reads.
+    `image`: the picture to change, `mask`: white where it is to change; each is anything that `images.read_picture` reads. `first`: where
+    `image` came of another picture, as in a loopback, that one: the mask is of its shape, and its colours are those to keep.
     Picture number n has the recipe `recipe.nth(n)` and is the picture that this recipe gives alone.
     `batch_seeds` False is the web UI's option of 2022 to draw what comes after the starting noise for the whole batch at once: by the
     rules of then a picture of a batch is another one than alone. (By those of today the option changes nothing.)
     `after`: what is done with each made picture (RGB) before the rest of a given one is laid over it.
     Raises RecipeError before any work, Stopped when the control says so, OutOfMemory.
     """
-    source, painted = (None if one is None else read_picture(one) for one in (image, mask))
+    source, painted, began = (None if one is None else read_picture(one) for one in (image, mask, first))
     recipe = completed(recipe, source, painted)
     check(recipe, count, batch_size)
     model.require(recipe)
     control = control or Unasked()
-    given = prepare(recipe, source, painted) if source is not None else None
+    given = prepare(recipe, source, painted, began) if source is not None else None
     if given is not None:
         recipe = given.signed(recipe)
     networks = model.networks.prepare(model.checkpoint, recipe, report)

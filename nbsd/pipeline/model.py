@@ -151,6 +151,7 @@ class Model:
         *,
         image: Any = None,
         mask: Any = None,
+        first: Any = None,
         count: int = 1,
         batch_size: int = 1,
         report: Callable[[Event], None] = ignore,
@@ -162,8 +163,8 @@ class Model:
     ) -> Iterator[Picture]:
         """As `generate`, a picture at a time; see `pipeline.make.make`."""
         return make(
-            self, recipe, image=image, mask=mask, count=count, batch_size=batch_size, report=report, control=control, on_step=on_step,
-            preview=preview, batch_seeds=batch_seeds, after=after,
+            self, recipe, image=image, mask=mask, first=first, count=count, batch_size=batch_size, report=report, control=control,
+            on_step=on_step, preview=preview, batch_seeds=batch_seeds, after=after,
         )
 
     def other(self, title: str) -> Model:

@@ -3,6 +3,9 @@
 Names, defaults and formulas: A1111 1.8 to 1.10, its built-in extension for soft inpainting. While sampling, a mask m counts as
 m ** (preservation strength * sigma ** schedule bias), and latents are mixed in direction and length apart. Afterwards the given picture is
 laid over the made one where their latents hardly differ.
+
+With the samplers that step in time steps (DDIM and its like) the web UI never puts the given latents back, so that its pictures keep noise
+around the mask; here they are put back at the end.
 """
 
 from __future__ import annotations
@@ -18,7 +21,9 @@ from nbsd.recipe import Soft
 Array = np.ndarray[Any, np.dtype[Any]]
 
 TINY = 1e-5             # keeps lengths and shares from dividing by nothing
-REACH, SPREAD = 2, 1.5  # of the window that differences are looked at in: places to each side; the weight is exp(-(distance / SPREAD)**2)
+# The window that differences are looked at in: places to each side, and the weight is exp(-(distance / SPREAD)**2), lowered by what it
+# is one place beyond the window, so that it ends in 0, and then raised to 1 in the middle again.
+REACH, SPREAD = 2, 1.5
 LARGEST, USUAL = (0.9, 1.0), (0.25, 0.75)   # parts of the window's weight, in the order of its values, of which the mean is taken
 LEAST_WEIGHT = 1.0      # of such a part
 EDGE = 4                # pixels: the blur of the final mask
@@ -54,7 +59,8 @@ def changed_places(given: Tensor, made: Tensor, change: Tensor, size: tuple[int,
 def weighted_part(values: Array, part: tuple[float, float]) -> Array:
     """Each of the values [h, w] becomes the mean of a part of its window, which is sorted and weighted: (0.25, 0.75) is its middle half."""
     steps = range(-REACH, REACH + 1)
-    weight = {(y, x): np.exp(-(x * x + y * y) / SPREAD**2) for y in steps for x in steps}
+    end = np.exp(-((REACH + 1) ** 2) / SPREAD**2)
+    weight = {(y, x): max(0.0, (np.exp(-(x * x + y * y) / SPREAD**2) - end) / (1 - end)) for y in steps for x in steps}
     window = np.stack([_moved(values, *step) for step in weight])
     weights = np.stack([_moved(np.full(values.shape, weight[step]), *step) for step in weight])     # beyond the edge nothing counts
     order = window.argsort(axis=0, kind="stable")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from os import PathLike
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from nbsd.errors import RecipeError
 from nbsd.images import MOST_PIXELS, read_picture
+from nbsd.images.grid import joined, places
 from nbsd.models.upscale import UpscalerFiles, UpscalerModel
 from nbsd.names import IMAGE_UPSCALERS, LANCZOS, NEAREST, NO_UPSCALER
 from nbsd.pipeline.compute import choose, memory_errors
@@ -52,10 +54,12 @@ class Upscaler:
         """The RGB picture `scale` times as large, each side cut down to a multiple of 8."""
         size = int(image.width * scale // MULTIPLE * MULTIPLE), int(image.height * scale // MULTIPLE * MULTIPLE)
         if self._enlarge is not None:
-            for _ in range(ROUNDS):
+            for turn in range(ROUNDS):
+                if image.width >= size[0] and image.height >= size[1] and (turn or scale != 1):
+                    break
                 before = image.size
                 image = self._enlarge(image, scale, tell)
-                if image.size == before or (image.width >= size[0] and image.height >= size[1]):
+                if image.size == before:
                     break
         return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
 
@@ -97,39 +101,29 @@ class ByModel:
         self._model, self._tile, self._overlap = model, tile, overlap
 
     def __call__(self, image: Image.Image, scale: float, tell: Tell) -> Image.Image:
-        times, tile = self._model.scale, self._tile or max(image.size)
+        times = self._model.scale
         if image.width * image.height * times * times > MOST_PIXELS:
             raise RecipeError(
                 f"{image.width}x{image.height} made {times} times as large has more than {MOST_PIXELS // 10**6} million pixels: "
                 "give a smaller picture or a smaller factor")
-        pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-        out = torch.zeros(3, image.height * times, image.width * times)
-        weights = torch.zeros(1, *out.shape[1:])
-        places = [(y, x) for y in starts(image.height, tile, self._overlap) for x in starts(image.width, tile, self._overlap)]
+        rows = places(image.size, (self._tile, self._tile), self._overlap) if self._tile else [[(0, 0)]]
+        large, total = [[(x * times, y * times) for x, y in row] for row in rows], sum(map(len, rows))
+
+        def tiles() -> Iterator[Image.Image]:
+            for done, (x, y) in enumerate(chain(*rows)):
+                tell(done, total)
+                yield self._asked(image.crop((x, y, x + self._tile, y + self._tile)) if self._tile else image)
+
         with memory_errors("making a picture larger"):
-            for done, (y, x) in enumerate(places):
-                tell(done, len(places))
-                part = pixels[:, y : y + tile, x : x + tile]
-                weight = ramp(part.shape[1] * times, self._overlap * times)[:, None] * ramp(part.shape[2] * times, self._overlap * times)
-                place = slice(y * times, (y + part.shape[1]) * times), slice(x * times, (x + part.shape[2]) * times)
-                out[:, place[0], place[1]] += self._model(part[None].float() / 255)[0] * weight
-                weights[:, place[0], place[1]] += weight
-        tell(len(places), len(places))
-        return Image.fromarray((out / weights * 255).round().byte().permute(1, 2, 0).contiguous().numpy())
+            made = joined(large, tiles(), (image.width * times, image.height * times), self._overlap * times)
+        tell(total, total)
+        return made
 
-
-def starts(length: int, tile: int, overlap: int) -> list[int]:
-    """Where tiles begin, evenly spaced, so that they cover `length` and reach into each other by at least `overlap`."""
-    if length <= tile:
-        return [0]
-    count = -(-(length - overlap) // (tile - overlap))
-    return [round(i * (length - tile) / (count - 1)) for i in range(count)]
-
-
-def ramp(length: int, overlap: int) -> Tensor:
-    """How much each row of a tile counts: rising over the overlap, falling at the other end; nowhere 0."""
-    at = torch.arange(1, length + 1, dtype=torch.float32)
-    return torch.minimum(at, at.flip(0)).clamp(max=overlap + 1) / (overlap + 1)
+    def _asked(self, image: Image.Image) -> Image.Image:
+        """What the model makes of a picture. Colours go in and come out as blue, green, red, as the web UI's models see them."""
+        pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).flip(0)
+        made = self._model(pixels[None].float() / 255)[0].flip(0)
+        return Image.fromarray((made * 255).round().byte().permute(1, 2, 0).contiguous().numpy())
 
 
 # --- pictures that exist already
