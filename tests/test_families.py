@@ -26,7 +26,7 @@ from nbsd.pipeline.compute import choose
 from nbsd.pipeline.model import Model, load
 from nbsd.pipeline.networks import Networks
 from nbsd.pipeline.texts import encoders_of
-from nbsd.recipe import Recipe
+from nbsd.recipe import Hires, Recipe
 
 FAMILIES = {"sd1": SD1, "sd2": SD2, "sdxl": SDXL, "refiner": SDXL_REFINER}
 PROMPT = "a (red:1.3) cat, [blurry]"
@@ -204,6 +204,15 @@ def test_sdxl_is_told_the_pictures_size_and_its_refiner_a_score(loaded):
     texts = model(loaded["sdxl"]).texts
     assert texts.negative(recipe)[0].vector is not None
     assert texts.negative(replace(recipe, width=64))[0].vector[-1] == 64        # what was encoded for another size is not used again
+
+
+def test_the_second_pass_of_sdxl_is_told_the_size_before_it_is_cut(loaded, monkeypatch):
+    made, told = model(loaded["sdxl"]), []
+    timeline = made.texts.timeline
+    monkeypatch.setattr(made.texts, "timeline", lambda *args, **more: told.append(timeline(*args, **more)) or told[-1])
+    (picture,) = made.generate(Recipe(prompt="a", steps=1, width=64, height=64, hires=Hires(width=128, height=64)))
+    assert picture.image.size == (128, 64)
+    assert [one[0].vector[48:].tolist() for one in told] == [[64, 64, 0, 0, 64, 64]] * 2 + [[128, 128, 0, 0, 128, 128]] * 2
 
 
 def test_an_empty_negative_prompt_is_zeros_to_sdxl_only(loaded):

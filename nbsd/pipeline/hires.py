@@ -43,9 +43,11 @@ class SecondPass:
     def run(self, latents: Tensor, batch: Sequence[Recipe], watched: Watched, decode: Decode) -> Tensor:
         """The final latents [B, 4, h, w] from those of the first pass."""
         second = [second_recipe(one) for one in batch]
-        start = self._enlarged(latents, batch[0], watched, decode)
+        start, size = self._enlarged(latents, batch[0], watched, decode), hires_size(batch[0])
         with self.model.with_networks(self.networks):
-            run = Pass(self.model, second, watched, first_calls=planned_calls(batch[0]), beside=self._beside(start, second[0], decode))
+            run = Pass(     # SDXL is told the size before anything is cut off
+                self.model, second, watched, first_calls=planned_calls(batch[0]), told_size=(size.width, size.height),
+                beside=self._beside(start, second[0], decode))
             return run.from_latent(Ground(start), self._hires.denoising_strength, exact=True, extra_noise=self._hires.extra_noise)
 
     @torch.inference_mode()

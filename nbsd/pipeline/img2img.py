@@ -87,14 +87,15 @@ def prepare(recipe: Recipe, image: Image.Image, mask: Image.Image | None, first:
     """
     how, size = recipe.img2img, (recipe.width, recipe.height)
     assert how is not None
-    flat, known = masks.flattened(image, how.background), {"digest": masks.digest(image), "colors": first and first.convert("RGB")}
+    flat = masks.flattened(image, how.background)
     if mask is None or recipe.inpaint is None:
-        return Given(flat if how.resize_mode == LATENT_RESIZE else resize(flat, size, how.resize_mode), size, **known)
-    painted = _painted(mask, recipe.inpaint, gaussian=recipe.rules == OF_2022)
-    if recipe.inpaint.only_masked:
-        return replace(_only_masked(recipe, flat, painted), **known)
-    masks.require_shape(painted, (first or image).size)
-    return replace(_whole_picture(recipe, flat, painted), **known)
+        given = Given(flat if how.resize_mode == LATENT_RESIZE else resize(flat, size, how.resize_mode), size)
+    else:
+        painted = _painted(mask, recipe.inpaint, gaussian=recipe.rules == OF_2022)
+        if not recipe.inpaint.only_masked:
+            masks.require_shape(painted, (first or image).size)
+        given = (_only_masked if recipe.inpaint.only_masked else _whole_picture)(recipe, flat, painted)
+    return replace(given, digest=masks.digest(image), colors=first and first.convert("RGB"))
 
 
 def _painted(mask: Image.Image, how: Inpaint, gaussian: bool) -> Image.Image:

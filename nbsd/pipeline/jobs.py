@@ -200,8 +200,8 @@ def sd_upscale(
 ) -> Picture:
     """The web UI's "SD upscale": the picture made larger (by "None" it is not), and then changed in overlapping tiles of the recipe's size.
 
-    `overlap`: pixels, 0 to 256. The seed counts up by one a tile, a variation seed stays. The picture's recipe is that of the first tile, with the keys that the
-    web UI adds. `before`, `of`: how many such pictures the job has made, and makes in all.
+    `overlap`: pixels, 0 to 256. The seed counts up by one a tile, a variation seed stays. The picture's recipe is that of the first tile,
+    with the keys that the web UI adds. `before`, `of`: how many such pictures the job has made, and makes in all.
     """
     width, height = size = recipe.width, recipe.height
     if not 0 <= overlap <= min(256, width - 8, height - 8):

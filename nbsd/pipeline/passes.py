@@ -45,14 +45,15 @@ class Pass:
 
     def __init__(
         self, model: Model, batch: Sequence[Recipe], watched: Watched, *, first_calls: int | None = None, batch_seeds: bool = True,
-        beside: Tensor | None = None,
+        beside: Tensor | None = None, told_size: tuple[int, int] | None = None,
     ) -> None:
-        """`first_calls`: in the hires fix's second pass, the calls that the timelines of the first one were laid out for.
+        """`first_calls`: in the hires fix's second pass, the calls that the timelines of the first one were laid out for; `told_size`: as
+        `size` in `Texts.positive`.
 
         `batch_seeds`: as in `make.make`. `beside` [B or 1, k, h, w]: what the UNet reads behind the latents, see `beside.py`.
         """
         self._beside = beside
-        self._batch_seeds = batch_seeds
+        self._batch_seeds, self._told_size = batch_seeds, told_size
         self._model, self._batch, self._watched, self._first_calls = model, batch, watched, first_calls
         self._recipe, self._device = batch[0], model.compute.device
         self.sampler = SAMPLERS[self._recipe.sampler]
@@ -138,7 +139,8 @@ class Pass:
         """The model as the batch's prompts guide it. `steps`: how many are run."""
         recipe, texts, count = self._recipe, self._model.texts, len(self._batch)
         with memory_errors("reading the prompt"):
-            positive, negative = texts.positive(recipe, self._first_calls), texts.negative(recipe, self._first_calls)
+            positive = texts.positive(recipe, self._first_calls, self._told_size)
+            negative = texts.negative(recipe, self._first_calls, self._told_size)
             empty = texts.empty(recipe) if recipe.pad_conds == "on" else None
         pad_conds = "v0" if recipe.rules == OF_2022 and self.sampler.timesteps else recipe.pad_conds
         return Guidance(

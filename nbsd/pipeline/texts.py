@@ -25,6 +25,8 @@ from nbsd.sampling.guidance import Part, Text
 if TYPE_CHECKING:
     from nbsd.models.load import Checkpoint
 
+Size = tuple[int, int]      # width, height in pixels
+
 _BREAK = re.compile(r"\bBREAK\b")
 UNSAID = str.maketrans("", "", ":,")        # the web UI leaves these out of the names in "TI hashes" and "Lora hashes"
 REMEMBERED = 16     # encoded schedules kept, so that only the changed prompt of the next picture is encoded
@@ -53,16 +55,17 @@ class Texts:
         self.networks: tuple[object, ...] = ()      # what is at work in the text encoder; other networks, other vectors
         self._known: OrderedDict[tuple[object, ...], tuple[Text, ...]] = OrderedDict()
 
-    def positive(self, recipe: Recipe, first_calls: int | None = None) -> tuple[Part, ...]:
+    def positive(self, recipe: Recipe, first_calls: int | None = None, size: Size | None = None) -> tuple[Part, ...]:
         """The parts of the prompt, each with its weight; one part where the prompt has no AND.
 
-        `first_calls`: in the second pass of the hires fix, the planned calls of the first one.
+        `first_calls`: in the second pass of the hires fix, the planned calls of the first one. `size`: the width and height that a model
+        is told which is told one, if not the recipe's.
         """
-        return tuple(Part(self.timeline(text, recipe, first_calls), weight) for text, weight in _parts(recipe))
+        return tuple(Part(self.timeline(text, recipe, first_calls, size=size), weight) for text, weight in _parts(recipe))
 
-    def negative(self, recipe: Recipe, first_calls: int | None = None) -> tuple[Text, ...]:
-        """The negative prompt; AND is plain text there. `first_calls`: as in `positive`."""
-        return self.timeline(strip_comments(recipe.negative_prompt), recipe, first_calls, negative=True)
+    def negative(self, recipe: Recipe, first_calls: int | None = None, size: Size | None = None) -> tuple[Text, ...]:
+        """The negative prompt; AND is plain text there. `first_calls`, `size`: as in `positive`."""
+        return self.timeline(strip_comments(recipe.negative_prompt), recipe, first_calls, negative=True, size=size)
 
     def empty(self, recipe: Recipe) -> Tensor:
         """The context [77, width] of the empty prompt."""
@@ -89,10 +92,12 @@ class Texts:
             said[:0] = [f"{name.translate(UNSAID)}: {sha256(self.embeddings.path(name))[:NETWORK]}" for name in names]
         return ", ".join(said)
 
-    def timeline(self, text: str, recipe: Recipe, first_calls: int | None = None, *, negative: bool = False) -> tuple[Text, ...]:
-        """The stretches of a text's schedule, encoded together. `first_calls`: as in `positive`."""
+    def timeline(
+        self, text: str, recipe: Recipe, first_calls: int | None = None, *, negative: bool = False, size: Size | None = None
+    ) -> tuple[Text, ...]:
+        """The stretches of a text's schedule, encoded together. `first_calls`, `size`: as in `positive`."""
         timed, how = _timed(text, recipe, first_calls), _how(recipe)
-        numbers = self._numbers(recipe, negative)
+        numbers = self._numbers(size or (recipe.width, recipe.height), negative)
         zeros = negative and self._family.zero_empty_negative and not any(one for _, one in timed)
         key = (self.networks, tuple(timed), zeros, tuple(numbers), *how.values())
         if key not in self._known:
@@ -109,9 +114,9 @@ class Texts:
         self._known.move_to_end(key)
         return self._known[key]
 
-    def _numbers(self, recipe: Recipe, negative: bool) -> list[float]:
+    def _numbers(self, size: Size, negative: bool) -> list[float]:
         """What the UNet is told of the picture besides the texts: its size as the original's and the target's, and no crop."""
-        known = {"width": recipe.width, "height": recipe.height, "top": 0, "left": 0, "score": LOW_SCORE if negative else HIGH_SCORE}
+        known = {"width": size[0], "height": size[1], "top": 0, "left": 0, "score": LOW_SCORE if negative else HIGH_SCORE}
         return [float(known[name]) for name in self._family.numbers]
 
 

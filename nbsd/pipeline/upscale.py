@@ -11,7 +11,6 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from nbsd.errors import RecipeError
 from nbsd.images import MOST_PIXELS, read_picture
