@@ -102,6 +102,12 @@ def test_the_environment_is_the_one_that_is_meant(page, place):
     page.wait("document.querySelector('.widget-slider')?.offsetParent")
 
 
+PLAY_A_DETECTOR = """from nbsd.pipeline import boxes
+boxes.KINDS['.box'] = lambda path: lambda image, least: [boxes.Found((64, 64, 160, 160), 0.9)]
+open('models/face.box', 'w').close()"""
+
+
+@pytest.mark.cells(START, SHOW, PLAY_A_DETECTOR)
 def test_generate(panel, page, place):
     panel.watch_progress()
     panel.click("generate")
@@ -120,6 +126,16 @@ def test_generate(panel, page, place):
     panel.click("generate")
     page.wait("document.querySelectorAll('.nbsd .nbsd-gallery img').length === 2")
     assert len(pngs(place)) == 2
+    page.run(2)
+    panel.choose("field-script-kind", "details")
+    panel.fill("field-script-detector", "face.box")
+    panel.fill("seed", 5)
+    panel.enabled("generate")
+    panel.watch_progress()
+    panel.click("generate")
+    page.wait("document.querySelector('.nbsd .nbsd-infotext textarea').value.includes('ADetailer model: face.box, ADetailer confidence: 0.3, ')")
+    panel.says("status", "done: 1 picture")
+    assert (seen := panel.progress_seen()) == sorted(seen) and "Denoising strength" not in panel.value("infotext").replace("ADetailer denoising", "")
 
 
 def test_control_and_enter_in_a_prompt_generates_and_the_picture_has_words(panel, page, place):
@@ -359,6 +375,9 @@ def test_narrow_and_wide(panel, page, place):
     for tab in range(tabs.count()):
         tabs.nth(tab).click()
         looks_well(panel, f"narrow-{place.name}-{tab}")
+    panel.choose("field-script-kind", "details")
+    page.wait("document.querySelector('.nbsd .nbsd-field-script-detector').checkVisibility()")
+    looks_well(panel, f"narrow-{place.name}-details")
     for mode in ("extras", "img2img", "inpaint"):
         panel.click(f"send-{mode}")
         page.wait(f"document.querySelector('.nbsd.nbsd-in-{mode} .nbsd-given.nbsd-has-picture')")

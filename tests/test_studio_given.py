@@ -225,6 +225,8 @@ def test_the_scripts_follow_the_mode(studio: Studio) -> None:  # noqa: F811
         assert form.modes.script is None
         mode.value = "img2img"
     again = Form(Parts())
+    again.restore({"script.kind": "Nonsense"})
+    assert again["script.kind"].value == "None"
     again.restore({"script.kind": "Loopback"})
     assert again["script.kind"].value == "None" and len(again["script.kind"].options) == 2
     again.modes.mode.value = "img2img"

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
@@ -212,7 +212,8 @@ def test_how_far_the_whole_job_is(view: View, job: ScreenJob, event: Progress, b
 def test_the_bar_never_goes_back(view: View, job: Job) -> None:
     places = []
     for event in (Started(), *(Loading("m", done, 4) for done in range(5)), *(progress(step, 0, 2) for step in range(11)),
-                  Made(picture()), Loading("hires.ckpt", 1, 2), *(progress(step, 1, 2) for step in range(11)), Ended()):
+                  Made(picture()), Loading("hires.ckpt", 1, 2), *(progress(step, 1, 2) for step in range(11)),
+                  replace(progress(9, 1, 2), steps=20), Ended()):       # more was found to do
         view.show(job, event)
         places.append(view.bar.value)
     assert places == sorted(places) and places[0] == 0 and places[-1] == 1
