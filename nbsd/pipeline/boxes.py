@@ -87,10 +87,12 @@ def by_mediapipe(model: int = FACES[MEDIAPIPE]) -> Detector:
     """Faces, by Google's MediaPipe. `model`: one of FACES."""
     try:
         from mediapipe import solutions
-    except ImportError as error:
-        missing = isinstance(error, ModuleNotFoundError) and error.name == MEDIAPIPE
-        what = "mediapipe is not installed: pip install it" if missing else "this mediapipe brings no model along: give the path of its face detector"
-        raise NbsdError(f"{what}, or name a YOLO detector's .onnx file") from None
+    except ModuleNotFoundError as error:
+        what = "is not installed" if error.name == MEDIAPIPE else f"cannot be used here ({error.name} is missing)"
+        raise NbsdError(f"mediapipe {what}: pip install mediapipe, or name a YOLO detector's .onnx file") from None
+    except ImportError:
+        raise NbsdError("this mediapipe brings no model along: give the path of its face detector (.tflite), or name a YOLO detector's .onnx file"
+                        ) from None
 
     def find(image: Image.Image, least: float) -> list[Found]:
         width, height = image.size
