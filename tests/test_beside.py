@@ -14,7 +14,7 @@ from tiny_models import their_unet, their_vae, write
 import nbsd
 from nbsd import Recipe
 from nbsd.names import LATENT_RESIZE
-from nbsd.pipeline.beside import beside
+from nbsd.pipeline.beside import beside, masked_picture
 from nbsd.pipeline.img2img import prepare, tensor_of
 from nbsd.recipe import Hires, Img2Img, Inpaint
 from nbsd.sampling.schedules import make_sigmas
@@ -157,6 +157,13 @@ def test_the_second_pass_sees_the_enlarged_picture_through_a_thin_mask(models, m
         assert [tuple(one.shape) for one in asked] == [(5, 8, 8), (5, 16, 16)]
         hidden = beside(model, replace(WORDS, width=128, height=128, mask_weight=weight))[0]
         assert bool(torch.allclose(asked[1], hidden, atol=1e-4)) == alike
+    # pictures that an upscaler made larger: their values from 0 to 1
+    asked.clear()
+    seen = replace(WORDS, steps=1, mask_weight=0.2)
+    model.generate(replace(seen, hires=Hires(scale=2, steps=1, upscaler="Lanczos")))
+    large = model.generate(seen)[0].image.resize((128, 128), Image.Resampling.LANCZOS)
+    want = masked_picture(model, tensor_of(large) / 2 + 0.5, torch.ones(1, 1, 128, 128), replace(seen, width=128, height=128))[0]
+    torch.testing.assert_close(asked[1], want, rtol=0, atol=1e-4)
 
 
 def test_other_models_say_nothing_of_it(models, tiny_model):

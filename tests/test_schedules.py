@@ -153,6 +153,14 @@ def test_img2img_runs_the_end_of_the_schedule():
     assert from_latent(SAMPLERS["Euler"], latent, noise, sigmas, steps, TABLE, extra_noise=0.5).x.unique().item() == 10.5
 
 
+def test_a_schedule_that_ends_too_soon_is_said():
+    """DDIM's has a level for each of the model's 1000, so the last 20 of 2000 steps are not there; the web UI fails too."""
+    steps, latent = img2img_steps(20, 0.01, True), torch.zeros(1, 4, 2, 2)
+    plan = make_sigmas("DDIM", steps[0], TABLE, sampler=SAMPLERS["Euler"])
+    with pytest.raises(RecipeError, match="has 999 steps and not 2000"):
+        from_latent(SAMPLERS["Euler"], latent, latent, plan, steps, TABLE)
+
+
 def test_img2img_of_timestep_samplers_noises_one_step_above_the_first_call():
     latent, noise, timesteps = torch.full((1, 4, 2, 2), 5.0), torch.ones(1, 4, 2, 2), make_timesteps(20)
     x, plan = from_latent(SAMPLERS["DDIM"], latent, noise, timesteps, (20, 10), TABLE)

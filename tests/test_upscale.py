@@ -102,6 +102,23 @@ def test_a_model_sees_blue_first_and_black_before_a_small_picture():
     assert made.size == (40, 24) and made.getpixel((39, 23)) == (255, 102, 0)
 
 
+def test_tiles_of_some_architectures_are_averaged():
+    class Numbering(Doubling):
+        """Its n-th answer is n / 10 everywhere."""
+
+        architecture = types.SimpleNamespace(id="SwinIR")
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) * 0 + len(self.sizes) / 10
+
+    network = Numbering()
+    made = ByModel(UpscalerModel(Path("x"), network, torch.device("cpu")), 16, 4)(picture(30, 16), 2, lambda *_: None)
+    # tiles at 0, 12 and 14; where they overlap, the mean of 0.1, 0.2 and 0.3
+    assert [made.getpixel((x, 5))[0] for x in (0, 23, 24, 27, 28, 31, 32, 55, 56)] == [26, 26, 38, 38, 51, 51, 64, 64, 76]
+    assert [size[2:] for size in network.sizes] == [(16, 16)] * 3
+    assert ByModel(UpscalerModel(Path("x"), network, torch.device("cpu")))(picture(), 2, lambda *_: None).size == (100, 60)
+
+
 def test_stop_is_heard_between_two_tiles():
     def tell(done: int, of: int) -> None:
         assert of == 12

@@ -24,6 +24,7 @@ class UpscalerModel:
     def __init__(self, path: Path, network: Any, device: torch.device) -> None:
         """`network`: spandrel's descriptor of a model that takes and gives RGB."""
         self.path, self.scale, self._device = path, int(network.scale), device
+        self.architecture = str(getattr(getattr(network, "architecture", None), "id", ""))     # as spandrel names it
         half = device.type == "cuda" and network.supports_half
         self._dtype = torch.float16 if half else torch.float32
         self._network = network.to(device, self._dtype).eval()

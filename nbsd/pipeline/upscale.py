@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from os import PathLike
 from pathlib import Path
@@ -11,11 +11,12 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from nbsd.errors import RecipeError
 from nbsd.images import MOST_PIXELS, read_picture
 from nbsd.images.grid import joined, places
-from nbsd.models.upscale import UpscalerFiles, UpscalerModel
+from nbsd.models.upscale import COLORS, UpscalerFiles, UpscalerModel
 from nbsd.names import IMAGE_UPSCALERS, LANCZOS, NEAREST, NO_UPSCALER
 from nbsd.pipeline.compute import choose, memory_errors
 
@@ -23,7 +24,8 @@ Size = tuple[int, int]          # width, height in pixels
 Tell = Callable[[int, int], None]       # tiles done, tiles in all; may raise to stop
 ROUNDS = 3                      # a model that doubles is asked so often for four times and more
 MULTIPLE = 8                    # pixels; what an upscaler gives is brought to a multiple first, as the web UI does
-TILE, OVERLAP = 192, 8          # pixels of the given picture; the web UI's defaults for ESRGAN
+TILE, OVERLAP = 192, 8          # pixels of the given picture; the web UI's defaults
+AVERAGED = {"SwinIR": TILE, "Swin2SR": TILE, "SCUNet": 256}     # architectures whose tiles it averages where they overlap, and their size
 
 
 def _nothing(*_: object) -> None: ...
@@ -93,11 +95,12 @@ def find_upscaler(name: str, files: UpscalerFiles | None = None) -> Upscaler:
 
 
 class ByModel:
-    """Enlarges by a model, a tile at a time, so that memory does not grow with the picture."""
+    """Enlarges by a model, a tile at a time, so that a network never gets a whole large picture."""
 
-    def __init__(self, model: UpscalerModel, tile: int = TILE, overlap: int = OVERLAP) -> None:
+    def __init__(self, model: UpscalerModel, tile: int | None = None, overlap: int = OVERLAP) -> None:
         """`tile`: side in pixels of the given picture, 0 is the whole picture at once; `overlap`: how far tiles reach into each other."""
-        self._model, self._tile, self._overlap = model, tile, overlap
+        self._model, self._overlap = model, overlap
+        self._tile = AVERAGED.get(model.architecture, TILE) if tile is None else tile
 
     def __call__(self, image: Image.Image, scale: float, tell: Tell) -> Image.Image:
         times = self._model.scale
@@ -105,24 +108,44 @@ class ByModel:
             raise RecipeError(
                 f"{image.width}x{image.height} made {times} times as large has more than {MOST_PIXELS // 10**6} million pixels: "
                 "give a smaller picture or a smaller factor")
-        rows = places(image.size, (self._tile, self._tile), self._overlap) if self._tile else [[(0, 0)]]
-        large, total = [[(x * times, y * times) for x, y in row] for row in rows], sum(map(len, rows))
-
-        def tiles() -> Iterator[Image.Image]:
-            for done, (x, y) in enumerate(chain(*rows)):
-                tell(done, total)
-                yield self._asked(image.crop((x, y, x + self._tile, y + self._tile)) if self._tile else image)
-
+        image = image.convert("RGB")
         with memory_errors("making a picture larger"):
-            made = joined(large, tiles(), (image.width * times, image.height * times), self._overlap * times)
-        tell(total, total)
-        return made
+            if not self._tile:
+                return picture_of(next(self._answers(image, [(0, 0)], image.size, tell)))
+            if self._model.architecture in AVERAGED:
+                return self._averaged(image, tell)
+            rows = places(image.size, (self._tile, self._tile), self._overlap)
+            answers = self._answers(image, list(chain(*rows)), (self._tile, self._tile), tell)
+            large = [[(x * times, y * times) for x, y in row] for row in rows]
+            return joined(large, map(picture_of, answers), (image.width * times, image.height * times), self._overlap * times)
 
-    def _asked(self, image: Image.Image) -> Image.Image:
-        """What the model makes of a picture. Colours go in and come out as blue, green, red, as the web UI's models see them."""
-        pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).flip(0)
-        made = self._model(pixels[None].float() / 255)[0].flip(0)
-        return Image.fromarray((made * 255).round().byte().permute(1, 2, 0).contiguous().numpy())
+    def _averaged(self, image: Image.Image, tell: Tell) -> Image.Image:
+        """The tiles evenly from the first corner on, and the mean where they overlap."""
+        times, tile = self._model.scale, min(self._tile, *image.size)
+        across, along = ([*range(0, length - tile, tile - self._overlap), length - tile] for length in image.size)
+        total = torch.zeros(COLORS, image.height * times, image.width * times)
+        there = torch.zeros(1, *total.shape[1:])
+        corners = [(x, y) for y in along for x in across]
+        for (x, y), answer in zip(corners, self._answers(image, corners, (tile, tile), tell), strict=True):
+            place = slice(y * times, (y + tile) * times), slice(x * times, (x + tile) * times)
+            total[:, place[0], place[1]] += answer
+            there[:, place[0], place[1]] += 1
+        return picture_of(total / there)
+
+    def _answers(self, image: Image.Image, corners: Sequence[Size], tile: Size, tell: Tell) -> Iterator[Tensor]:
+        """What the model makes of each tile, [3, H, W]. Colours go in and come out as blue, green, red, as the web UI's models see them."""
+        for done, (x, y) in enumerate(corners):
+            tell(done, len(corners))
+            part = torch.from_numpy(np.array(image.crop((x, y, x + tile[0], y + tile[1])))).permute(2, 0, 1).flip(0)
+            answer = self._model(part[None].float() / 255)[0]
+            if done + 1 == len(corners):
+                tell(len(corners), len(corners))
+            yield answer
+
+
+def picture_of(answer: Tensor) -> Image.Image:
+    """A model's answer [3, H, W], blue first, 0 to 1, as a picture."""
+    return Image.fromarray((answer.flip(0) * 255).round().byte().permute(1, 2, 0).contiguous().numpy())
 
 
 # --- pictures that exist already

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from nbsd.errors import RecipeError
 from nbsd.sampling.contract import Sampler
 from nbsd.sampling.parametrize import NoiseTable, root
 
@@ -43,11 +44,14 @@ def from_latent(
 ) -> Start:
     """img2img and the hires fix: the part of the whole `plan` that is run, and the latent noised for it.
 
-    `steps`: as `img2img_steps` gave them. `extra_noise`: of the same draw again, on top of what the level asks for.
+    `steps`: as `img2img_steps` gave them. `extra_noise`: of the same draw again, on top of what the level asks for. Raises RecipeError where
+    the schedule is too short for that.
     """
     schedule_steps, t = steps
     if not sampler.timesteps:
         sigmas = plan[schedule_steps - t - 1 :]
+        if len(sigmas) < 2:     # the DDIM schedule has no more levels than the model
+            raise RecipeError(f"this schedule has {len(plan) - 1} steps and not {schedule_steps}: use a higher denoising strength or another one")
         return Start(latent + noise * sigmas[0] + noise * extra_noise, sigmas)
     # The noise is that of time step number t, but the first call is made at number t - 1
     alpha = table.alphas_cumprod[plan[t]]
