@@ -329,6 +329,9 @@ def test_hires_img2img_and_inpainting():
     old = read("a\nSteps: 9, Sampler: Euler, Seed: 1, Size: 1024x768, Denoising strength: 0.7, First pass size: 0x0")
     # then pictures were enlarged, not latents, unless a setting was on that is not written
     assert (old.width, old.height, old.hires) == (640, 448, Hires(upscaler="Lanczos", width=1024, height=768, denoising_strength=0.7))
+    for sampler, version, second in (("UniPC", "v1.5.2", "DDIM"), ("PLMS", "", "DDIM"), ("UniPC", "v1.6.0", ""), ("Euler", "v1.5.2", "")):
+        text = f"a\nSteps: 9, Sampler: {sampler}, Seed: 1, Hires upscale: 2" + f", Version: {version}" * bool(version)
+        assert read(text).hires.sampler == second and write(read(text)) == text
     # a blur of 0 is what a text that speaks of the mask does not say
     for said, blur in (("Inpaint area: Only masked", 0), ("Mask mode: Inpaint not masked, Mask blur: 6", 6), ("Soft inpainting enabled: True", 4)):
         assert read(f"a\n{line}{said}").inpaint.mask_blur == blur

@@ -23,6 +23,7 @@ DIFFERENCES: tuple[tuple[str, str], ...] = (
     ("`Beta schedule alpha` and `beta` are written, `Beta scheduler ...` is read", "both are read"),
     ("UniPC's options are read but never written", "`write(recipe, complete=True)` writes them"),
     ("ENSD is written only for some of the samplers that use it", "`write(recipe, complete=True)` writes it for all"),
+    ("a hires fix of before 1.6 by PLMS or UniPC has a second pass by the same sampler", "it has one by DDIM, as then"),
     ("a text without `Version` gets none of the old behaviours", "it is older than all of them (`rules.BEHAVIOURS`)"),
     ("names that it does not know become the first sampler and `Automatic`", "they are kept; other names of a sampler are understood"),
     ("`Model`, `VAE hash` and everything that it has no control for are dropped", "they are kept, in `Recipe.unknown` if nowhere else"),
@@ -123,6 +124,8 @@ def _built(draft: Draft, parts: Layout, pairs: dict[str, str]) -> Recipe:
         "img2img": Img2Img(**_part(draft, "img2img.")) if any(path.startswith(("img2img.", "inpaint")) for path in draft) else None,
     }
     recipe = replace(recipe, **made)
+    if recipe.hires and rules.goes_on_with_ddim(recipe):
+        recipe = replace(recipe, hires=replace(recipe.hires, sampler="DDIM"))
     if recipe.hires and not recipe.hires.schedule and rules.hires_inherits_default(recipe):
         recipe = replace(recipe, hires=replace(recipe.hires, schedule=AUTOMATIC))
     return _with_first_pass(recipe, pairs, shared)

@@ -202,6 +202,11 @@ def hires_inherits_default(recipe: Recipe) -> bool:
     return other and facts(recipe).schedule != AUTOMATIC and label(recipe.sampler, recipe.schedule) == facts(recipe).schedule
 
 
+def goes_on_with_ddim(recipe: Recipe) -> bool:
+    """Whether the web UI of then made every second pass by DDIM: two samplers could not start from a picture until 1.6."""
+    return is_before(recipe.version, "1.6.0") and recipe.sampler in ("PLMS", "UniPC")
+
+
 def says_hires_schedule(recipe: Recipe) -> bool:
     """Where the second pass computes a schedule, and the first one another or none."""
     if recipe.hires is None:
