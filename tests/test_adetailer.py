@@ -75,6 +75,14 @@ def test_what_was_changed_in_the_panel_replaces_what_the_text_said():
         ("a.onnx", "a face [SEP] another", 0.5, 0.2), ("b.onnx", "", 0.5, 0.2), ("c.onnx", "a foot", 0.5, 0.2)]
 
 
+def test_a_text_names_a_file_and_the_panel_keeps_its_path():
+    here = chosen("/home/me/face.onnx, C:\\d\\hand.onnx, mediapipe", "", 0.3, 0.4, {})
+    pairs = written(here, {})
+    assert [value for key, value in pairs.items() if "model" in key] == ["face.onnx", "hand.onnx", "mediapipe"]
+    assert from_pairs(pairs, Script(detector="mediapipe, /home/me/face.onnx")).detector == "/home/me/face.onnx, hand.onnx, mediapipe"
+    assert from_pairs(pairs, Script()).detector == "face.onnx, hand.onnx, mediapipe"
+
+
 def test_what_has_no_control_and_what_is_not_done_are_named():
     second, more = (said(Recipe.from_infotext(HEAD + TEXTS[name][0])) for name in ("2nd", "more"))
     assert unseen(second) == [f"ADetailer {name}" for name in (

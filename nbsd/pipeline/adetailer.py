@@ -62,6 +62,8 @@ class Row(NamedTuple):
         """What is written; "": nothing."""
         if not self.said(detail):
             return ""
+        if self is MODEL:
+            return bare(detail.detector)
         return str(getattr(detail, self.field)) if self.field else "True"
 
 
@@ -112,6 +114,15 @@ ROWS: tuple[Row, ...] = (
 MODEL = ROWS[0]
 SHOWN = ("detector", "prompt", "confidence", "strength")        # what the panel has a control for
 _PLACE = re.compile(r"\s*\[(\d+)(?:st|nd|rd|th)\]\s*")
+
+
+def bare(detector: str) -> str:
+    """A detector as a text names it: a file's name. Where it lies here is nobody else's concern.
+
+    >>> bare("/home/me/face.onnx"), bare("mediapipe")
+    ('face.onnx', 'mediapipe')
+    """
+    return re.split(r"[\\/]", detector)[-1] or detector
 
 
 def ordinal(number: int) -> str:
@@ -173,12 +184,17 @@ def chosen(detectors: str, prompt: str, confidence: float, strength: float, pair
     known = [*passes_in(pairs).values()]
     prompts = _prompts(prompt)
     found = []
-    for number, name in enumerate(name.strip() for name in detectors.split(",") if name.strip()):
+    for number, name in enumerate(names_in(detectors)):
         base = known[number] if number < len(known) else Detail(confidence=confidence, strength=strength)
         if number == 0:
             base = replace(base, confidence=confidence, strength=strength)
         found.append(replace(base, detector=name, prompt=prompts.get(number, "")))
     return tuple(found)
+
+
+def names_in(detectors: str) -> list[str]:
+    """The names or paths of the panel's box."""
+    return [name.strip() for name in detectors.split(",") if name.strip()]
 
 
 def _prompts(text: str) -> dict[int, str]:

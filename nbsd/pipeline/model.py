@@ -114,8 +114,9 @@ class Model:
 
     @property
     def folders(self) -> list[Path]:
-        """Where other files lie: the folders that networks come from, and the model's own."""
-        return [*self.networks.folders, self.checkpoint.path.parent]
+        """Where other files lie: the folders that networks come from, and the model's own. Beside the built-in one there are none."""
+        beside = [] if self.checkpoint.path == first.file() else [self.checkpoint.path.parent]
+        return [*self.networks.folders, *beside]
 
     @property
     def name(self) -> str:

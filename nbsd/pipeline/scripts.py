@@ -77,7 +77,9 @@ def from_pairs(pairs: dict[str, str], before: Script) -> Script:
     kind = SD_UPSCALE if OVERLAP in pairs else LOOPBACK if CURVE in pairs else DETAILS if details else NO_SCRIPT
     overlap, curve, last = pairs.get(OVERLAP, ""), pairs.get(CURVE), pairs.get(FINAL_STRENGTH, "")
     if details:
-        before = replace(before, detector=details["detectors"], confidence=details["confidence"], detail_strength=details["strength"],
+        paths = {adetailer.bare(path): path for path in adetailer.names_in(before.detector)}
+        detectors = ", ".join(paths.get(name, name) for name in adetailer.names_in(details["detectors"]))
+        before = replace(before, detector=detectors, confidence=details["confidence"], detail_strength=details["strength"],
                          detail_prompt=details["prompt"])
     return replace(
         before, kind=kind, curve=curve if curve in CURVES else before.curve, upscaler=pairs.get(UPSCALER, before.upscaler),
