@@ -211,7 +211,7 @@ def test_only_what_was_found_is_painted_anew(tiny_model):
 
 @pytest.mark.parametrize(("name", "words"), [("mediapipe", "mediapipe is not installed"), ("mediapipe_face_short", "mediapipe is not installed"),
                                              ("mediapipe_face_mesh", "only mediapipe_face_full and mediapipe_face_short"),
-                                             ("face.pt", r"is a pickle, .* there is no face.onnx: export it once \(yolo export model=face.pt"),
+                                             ("face.pt", r"neither face.onnx nor face.pt: .* needs the package ultralytics; yolo export model=face.pt"),
                                              ("face", "there is no detector face: put a YOLO"), ("face.onnx", "(.tflite) into {}, or use mediapipe"),
                                              ("a/face.tflite", "there is no detector a/face.tflite")])
 def test_a_detector_that_is_not_there_is_one_sentence(monkeypatch, tmp_path, name, words):
@@ -226,9 +226,13 @@ def test_a_detector_that_is_not_there_is_one_sentence(monkeypatch, tmp_path, nam
 @pytest.mark.parametrize(("name", "file", "folder"), [
     ("face_yolov8n.pt", "adetailer/face_yolov8n.onnx", ""), ("hand.onnx", "hand.onnx", ""), ("person-seg", "ultralytics/segm/person-seg.onnx", ""),
     ("a b y8n.pt", "models/adetailer/a b y8n.onnx", ""), ("face.pth", "models/adetailer/face.onnx", "models/Stable-diffusion"), ("{}/x/face.pt", "x/face.onnx", ""),
+    ("face_yolov8n.pt", "adetailer/face_yolov8n.pt", ""), ("face", "face.pth", ""),
 ])
 def test_a_detector_is_found_where_its_users_have_it(monkeypatch, tmp_path, name, file, folder):
-    monkeypatch.setattr(boxes, "KINDS", {".onnx": lambda path: path, ".tflite": lambda path: path})
+    monkeypatch.setattr(boxes, "KINDS", {ending: lambda path: path for ending in boxes.KINDS})
+    if file.endswith(".onnx"):      # before any pickle
+        (tmp_path / "nowhere").mkdir()
+        (tmp_path / "nowhere" / Path(file).with_suffix(".pt").name).write_bytes(b"x")
     (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / file).write_bytes(b"x")
     if "models/" in file or folder:
@@ -268,6 +272,19 @@ def test_a_yolo_looks_at_the_whole_picture_and_its_boxes_come_back(monkeypatch, 
     assert [(one.box, round(one.confidence, 3)) for one in found] == [((75, 35, 126, 66), 0.9)]
     side = 320 if shape[2] == 320 else 640
     assert seen[0].shape == (1, 3, side, side) and seen[0][0, 0, side // 2].min() == 1 and seen[0][0, 0, 0, 0] == np.float32(114 / 255)
+
+
+def test_a_pickled_yolo_looks_at_no_more_than_it_must(monkeypatch, tmp_path):
+    seen = []
+
+    def answers(pixels):
+        seen.append(pixels.shape)
+        return [np.array([[[320], [160], [160], [96], [0.9]]], dtype=np.float32)]
+
+    monkeypatch.setattr("nbsd.models.yolo.load_yolo", lambda path: answers)
+    (tmp_path / "face.pt").write_bytes(b"x")
+    assert [one.box for one in find_detector("face.pt", [tmp_path])(Image.new("RGB", (200, 100)), 0.3)] == [(75, 35, 126, 66)]
+    assert find_detector("face.pt", [tmp_path])(Image.new("RGB", (100, 150)), 0.3) and seen == [(1, 3, 320, 640), (1, 3, 640, 448)]
 
 
 def test_boxes_that_lie_over_each_other_are_one():

@@ -25,6 +25,7 @@ PLAIN = ("nbsd", "nbsd.recipe", "nbsd.infotext", "nbsd.events", "nbsd.errors", "
 HEAVY = ("torch", "ipywidgets", "diffusers", "transformers", "PIL", "IPython")
 INSTALLED_AS = {"pillow": "PIL", "pyyaml": "yaml", "huggingface-hub": "huggingface_hub"}      # where a distribution is not called as what it brings
 BROUGHT_ALONG = {"tokenizers", "IPython", "ipykernel", "traitlets", "zmq", "google", "kaggle_secrets"}     # by those, or by the host
+BY_THE_USER = {"ultralytics"}       # under a licence that is not ours: neither a dependency nor an extra
 # What is known to be installed where people use nbsd (the hosts' lists of August 2026); an install of nbsd must be content with it.
 THERE = {
     "Colab": {"diffusers": "0.39.0", "ipywidgets": "7.7.1", "numpy": "2.1.3", "pillow": "11.3.0", "torch": "2.11.0",
@@ -91,7 +92,7 @@ def test_what_is_imported_is_required():
     extras = settings()["options.extras_require"]
     listed = settings()["options"]["install_requires"] + extras["upscale"] + extras["details"]
     required = {re.split(r"[<>=!~;\[ ]", line)[0] for line in listed.split("\n") if line}
-    known = {INSTALLED_AS.get(name, name) for name in required} | BROUGHT_ALONG | sys.stdlib_module_names | {"nbsd"}
+    known = {INSTALLED_AS.get(name, name) for name in required} | BROUGHT_ALONG | BY_THE_USER | sys.stdlib_module_names | {"nbsd"}
     imported: dict[str, str] = {}
     for file in MODULES:
         for node in ast.walk(ast.parse(file.read_text())):

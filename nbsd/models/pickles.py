@@ -54,6 +54,22 @@ class Placeholder:
         return f"<{self.name}>"
 
 
+class Kept(Placeholder):
+    """An object of a class that the caller asked for: its name and its state, of which nothing was run."""
+
+    __slots__ = ("state",)
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.state: dict[str, Any] = {}
+
+
+class _Kind(Placeholder):
+    """The class of such an object."""
+
+    __slots__ = ()
+
+
 class Parameters(dict[str, Any]):
     """Stands for torch's ParameterDict, which the web UI's first embeddings were saved in."""
 
@@ -85,14 +101,15 @@ MARK = _Mark()
 # What following a broken pickle can raise.
 BROKEN = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, EOFError, RecursionError)
 FindStorage = Callable[[tuple[Any, ...]], Storage]     # the persistent id of a storage -> where it lies
+Keeps = Callable[[str, str], bool]                      # module and name of a class -> whether objects of it come as `Kept`
 
 
-def read_pickle(source: bytes | BinaryIO, find_storage: FindStorage, what: str) -> Any:
+def read_pickle(source: bytes | BinaryIO, find_storage: FindStorage, what: str, keeps: Keeps = lambda module, name: False) -> Any:
     """The value of one pickle; tensors come as `Stored`. A file object is left behind the pickle's end.
 
     `what` names the file in errors. Raises UnsafeFileError for what is not on the lists, ModelError for broken pickles.
     """
-    machine = _Machine(find_storage, what)
+    machine = _Machine(find_storage, what, keeps)
     try:
         for opcode, argument, _ in pickletools.genops(BytesIO(source) if isinstance(source, bytes) else source):
             machine.step(opcode.name, argument)
@@ -189,11 +206,11 @@ def _plain(keys: list[Any]) -> list[Any]:
 class _Machine:
     """The stack, the memory and the instructions of a pickle."""
 
-    def __init__(self, find_storage: FindStorage, what: str) -> None:
+    def __init__(self, find_storage: FindStorage, what: str, keeps: Keeps) -> None:
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
         self.strangers: list[str] = []      # globals on no list; all are collected, then refused together
-        self._find_storage, self._what = find_storage, what
+        self._find_storage, self._what, self._keeps = find_storage, what, keeps
 
     def step(self, opcode: str, argument: Any) -> None:
         """Follow one instruction; one that is not known here is refused."""
@@ -297,7 +314,7 @@ class _Machine:
     def _name(self, module: Any, name: Any) -> None:
         if not isinstance(module, str) or not isinstance(name, str):
             raise TypeError("a name that is no text")
-        found = _resolve(module, name)
+        found = _Kind(f"{module}.{name}") if self._keeps(module, name) else _resolve(module, name)
         if found is None:
             self.strangers.append(f"{module}.{name}"[:100])
             found = Placeholder(f"{module}.{name}")
@@ -314,6 +331,8 @@ class _Machine:
         self.stack.append(self._made(named, arguments, keywords))
 
     def _made(self, named: Any, arguments: Any, keywords: Any) -> Any:
+        if isinstance(named, _Kind):
+            return Kept(named.name)
         if isinstance(named, Placeholder):
             return Placeholder(f"{named.name}(...)")
         if self.strangers:      # the file is refused anyway, and a stranger may stand among the arguments
@@ -325,6 +344,8 @@ class _Machine:
     def _build(self, _: Any) -> None:
         """State of an object: of a ParameterDict its tensors; an OrderedDict's attributes or a placeholder's are of no use here."""
         state = self.stack.pop()
+        if isinstance(self.stack[-1], Kept) and isinstance(state, dict):
+            self.stack[-1].state = state
         if isinstance(self.stack[-1], Parameters) and isinstance(state, dict) and isinstance(state.get("_parameters"), dict):
             self._fill([item for pair in state["_parameters"].items() for item in pair])
         if not isinstance(self.stack[-1], (Placeholder, dict, Stored)):

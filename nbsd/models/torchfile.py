@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from nbsd.errors import ModelError
-from nbsd.models.pickles import LONGEST_PICKLE, Storage, read_pickle, storage_dtype
+from nbsd.models.pickles import LONGEST_PICKLE, Keeps, Storage, read_pickle, storage_dtype
 from nbsd.models.weights import ITEM_SIZES, Stored, Weights, check_file, counted
 
 LOCAL_HEADER = struct.Struct("<4s22xHH")    # of a zip member: signature, lengths of name and extra field
@@ -25,8 +25,11 @@ AGAIN = "Download it again."
 ZIP_BROKEN = (zipfile.BadZipFile, zipfile.LargeZipFile, RuntimeError, EOFError, struct.error, zlib.error, ValueError, LookupError, OSError)
 
 
-def open_zip(path: Path) -> Weights:
-    """Open a torch zip file. Members that are stored are addressed in the file itself, compressed ones are unpacked when read."""
+def open_zip(path: Path, keeps: Keeps = lambda module, name: False) -> Weights:
+    """Open a torch zip file. Members that are stored are addressed in the file itself, compressed ones are unpacked when read.
+
+    `keeps`: see `read_pickle`.
+    """
     check_file(path)
     try:
         with zipfile.ZipFile(path) as archive, path.open("rb") as raw:
@@ -47,7 +50,7 @@ def open_zip(path: Path) -> Weights:
             if (order := f"{folder}byteorder") in members and archive.read(order)[:6] != b"little":
                 raise ModelError(f"'{path.name}' was written on a big-endian machine, which nbsd does not read: choose a .safetensors version.")
             places = _Places(path, raw, members, folder)
-            tree = read_pickle(archive.read(pickles[0]), places.find, path.name)
+            tree = read_pickle(archive.read(pickles[0]), places.find, path.name, keeps)
     except ZIP_BROKEN as error:
         raise ModelError(f"'{path.name}' is cut off or damaged: it starts as a zip archive, but {error}. {AGAIN}") from error
     return Weights(path, state_dict(tree), tree=tree)

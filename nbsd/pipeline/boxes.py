@@ -1,8 +1,9 @@
 """Detectors that the user has installed: where in a picture faces, hands or people are. Nothing of them is imported before it is asked for.
 
 A file is MediaPipe's face detector (.tflite), or a YOLO detector in the open ONNX format, run by onnxruntime: its three usual outputs are
-understood. Such models also go around as .pt, pickles of whole programs, which nbsd does not run; the .onnx file of the same name is taken
-for them. "mediapipe" alone finds faces with the model that versions before 1.0 brought along.
+understood. Such models also go around as .pt, pickles of whole programs: the .onnx file of the same name is taken for them, else
+`models/yolo.py` reads them with ultralytics' layers, where the user has that package. "mediapipe" alone finds faces with the model that
+versions before 1.0 brought along.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ FACES = {MEDIAPIPE: 1, "mediapipe_face_full": 1, "mediapipe_face_short": 0}     
 PICKLES = (".pt", ".pth")
 HOME = "adetailer"              # the folder that the extension's users have beside their other models
 HOMES = ("", HOME, "ultralytics/bbox", "ultralytics/segm")
-SIDE, GREY = 640, (114, 114, 114)   # of what YOLO looks at, where the file does not say; the colour around the picture
+SIDE, STEP = 640, 32                # of what YOLO looks at, in pixels, where the file does not say
+GREY = (114, 114, 114)              # the colour around the picture
 OVERLAP = 0.7                       # two boxes that share more of their area are one; the usual value for YOLO
 ONCE = 6            # numbers of a box, from models that give each object once
 MASK_NUMBERS = 32                   # that a segmenting model gives for each box, behind its classes
@@ -58,12 +60,14 @@ def find_detector(name: str, folders: Sequence[Path] = ()) -> Detector:
 
 
 def _file(name: str, folders: Sequence[Path]) -> Path | None:
-    """The file of a name or path. In place of a pickle, and where the name has no ending, the one of the same name that can be read."""
+    """The file of a name or path. In place of a pickle, and where the name has no ending, one of the same name that is read in the open."""
     path = Path(name).expanduser()
-    bare = path if path.suffix.lower() not in PICKLES else path.with_suffix("")
-    ways = [path] if path.suffix.lower() in KINDS else [bare.with_name(f"{bare.name}{ending}") for ending in KINDS]
+    bare = path.with_suffix("") if path.suffix.lower() in PICKLES else path
+    ways = [bare.with_name(f"{bare.name}{ending}") for ending in KINDS]
+    if path.suffix.lower() in KINDS and bare is path:
+        ways = [path]
     around = [Path(), *_homes(folders)] if path.parent == Path() else [Path()]
-    return next((place / way for place in around for way in ways if (place / way).is_file()), None)
+    return next((place / way for way in ways for place in around if (place / way).is_file()), None)
 
 
 def _homes(folders: Sequence[Path]) -> Iterator[Path]:
@@ -78,8 +82,8 @@ def _absent(name: str, folders: Sequence[Path]) -> str:
     path = Path(name).expanduser()
     where = f" into {(folders[0] / HOME).absolute()}" if folders else ", and give its path"
     if path.suffix.lower() in PICKLES:
-        return (f"{path.name} is a pickle, which could run anything when it is read, and there is no {path.stem}.onnx: "
-                f"export it once (yolo export model={path.name} format=onnx) and put the file{where}, or use mediapipe")
+        return (f"there is neither {path.stem}.onnx nor {path.name}: put one{where}, or use mediapipe (a .pt needs the package ultralytics; "
+                f"yolo export model={path.name} format=onnx makes the other of it)")
     return f"there is no detector {name}: put a YOLO in ONNX format (.onnx) or MediaPipe's face detector (.tflite){where}, or use mediapipe"
 
 
@@ -136,35 +140,56 @@ class FaceFile:
         return sorted(found, key=lambda one: -one.confidence)
 
 
-class Yolo:
+def by_onnx(path: Path) -> Detector:
     """A YOLO detector, from version 8 on, as its users export it to ONNX."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise NbsdError("onnxruntime is not installed: pip install onnxruntime, or use mediapipe") from None
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except Exception as error:      # onnxruntime's own errors have no common parent
+        raise ModelError(f"{path.name} is no model that onnxruntime can run ({str(error)[:80]}): export it to ONNX again") from error
+    given = session.get_inputs()[0]
+    sides = [side if isinstance(side, int) else SIDE for side in given.shape[2:]]
+    return Yolo(path.name, lambda pixels: session.run(None, {given.name: pixels}), (sides[0], sides[1]))
 
-    def __init__(self, path: Path) -> None:
-        try:
-            import onnxruntime
-        except ImportError:
-            raise NbsdError("onnxruntime is not installed: pip install onnxruntime, or use mediapipe") from None
-        try:
-            self._session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        except Exception as error:      # onnxruntime's own errors have no common parent
-            raise ModelError(f"{path.name} is no model that onnxruntime can run ({str(error)[:80]}): export it to ONNX again") from error
-        self._name = path.name
+
+def by_ultralytics(path: Path) -> Detector:
+    """A YOLO detector as ultralytics saves it, where the user has that package."""
+    from nbsd.models.yolo import load_yolo
+
+    return Yolo(path.name, load_yolo(path), None)
+
+
+class Yolo:
+    """A YOLO detector, whatever runs it."""
+
+    def __init__(self, name: str, answers: Callable[[Array], list[Array]], sides: tuple[int, int] | None) -> None:
+        """`answers`: to pixels [1, 3, h, w] of 0 to 1. `sides`: h and w; None: as small as the picture's shape allows."""
+        self._name, self._answers, self._sides = name, answers, sides
 
     def __call__(self, image: Image.Image, least: float) -> list[Found]:
-        given = self._session.get_inputs()[0]
-        sides = [side if isinstance(side, int) else SIDE for side in given.shape[2:]]
+        sides = self._sides or (SIDE, SIDE)
         scale = min(sides[1] / image.width, sides[0] / image.height)
+        if self._sides is None:
+            sides = _stepped(image.height * scale), _stepped(image.width * scale)
         small = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.BILINEAR)
         left, top = (sides[1] - small.width) // 2, (sides[0] - small.height) // 2
         seen = Image.new("RGB", (sides[1], sides[0]), GREY)
         seen.paste(small, (left, top))
-        answers = self._session.run(None, {given.name: (np.asarray(seen, dtype=np.float32) / 255).transpose(2, 0, 1)[None]})
+        answers = self._answers((np.asarray(seen, dtype=np.float32) / 255).transpose(2, 0, 1)[None])
         if answers[0].ndim != 3 or (answers[0].shape[2] != ONCE and answers[0].shape[1] < 5):
             raise ModelError(f"{self._name} answers with {list(answers[0].shape)}, as no YOLO detector does: export one of version 8 or later")
         boxes, sure = read_answer(answers[0][0], segments=len(answers) > 1)
         boxes = (boxes - (left, top, left, top)) / scale
         chosen = apart(boxes, sure, least)
         return [Found(inside(tuple(boxes[i]), image.size), float(sure[i])) for i in chosen]
+
+
+def _stepped(side: float) -> int:
+    """A side as the network can take it."""
+    return -(-round(side) // STEP) * STEP
 
 
 def read_answer(answer: Array, *, segments: bool = False) -> tuple[Array, Array]:
@@ -199,4 +224,4 @@ def inside(box: tuple[float, ...], size: tuple[int, int]) -> Box:
     return max(0, left), max(0, top), min(size[0], right + 1), min(size[1], bottom + 1)
 
 
-KINDS: dict[str, Callable[[Path], Detector]] = {".onnx": Yolo, ".tflite": FaceFile}
+KINDS: dict[str, Callable[[Path], Detector]] = {".onnx": by_onnx, ".tflite": FaceFile, **dict.fromkeys(PICKLES, by_ultralytics)}

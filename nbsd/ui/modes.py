@@ -97,8 +97,9 @@ SCRIPT_ROWS: tuple[Control, ...] = (
     Control("script.overlap", "Tile overlap", "whole", step=16, more_classes=("nbsd-sd-upscale",),
             tip="Pixels, 0 to 256; tiles are as large as Settings say"),
     Control("script.detector", "Detector", "text", more_classes=("nbsd-details", "nbsd-wide"),
-            tip="mediapipe, or the name or path of a detector: a YOLO (.onnx) or MediaPipe's for faces (.tflite), in the folder adetailer beside "
-                "your models; none comes with nbsd. Several, separated by commas, look one after the other"),
+            tip="mediapipe, or the name or path of a detector: a YOLO (.onnx, or .pt with the package ultralytics) or MediaPipe's for faces "
+                "(.tflite), in the folder adetailer beside your models; none comes with nbsd. Several, separated by commas, look one after "
+                "the other"),
     Control("script.confidence", "Detector confidence", "number", step=0.05, more_classes=("nbsd-details",), tip="0 to 1: the least that counts"),
     Control("script.detail_strength", "Denoising of details", "number", step=0.05, more_classes=("nbsd-details",),
             tip="0 to 1: how much a detail may change; 0.4 is usual"),
