@@ -351,6 +351,11 @@ SOFTLY = ("Soft inpainting enabled: True, Soft inpainting schedule bias: 1, Soft
     (Recipe(prompt="[a:b:0.5]", sampler="Euler", emphasis="No norm"), "", "Emphasis: No norm"),     # no bracket is encoded
     (Recipe(prompt="[a:b:1.5]", sampler="Euler", old_prompt_timelines=True), "Old prompt editing timelines: True", ""),
     (Recipe(prompt="[a:b:0.5]", sampler="Euler", old_prompt_timelines=True), "", "Old prompt editing timelines: True"),
+    # said when the first prompt is encoded for which they differ: before the first pass, or between the two
+    (Recipe(prompt="[a:b:1.5]", sampler="Euler a", eta=0.5, old_prompt_timelines=True, hires=Hires()),
+     "Hires upscale: 2.0, Hires upscaler: Latent, Old prompt editing timelines: True, Eta: 0.5", ""),
+    (Recipe(prompt="[a:b:0.5]", sampler="Euler a", eta=0.5, old_prompt_timelines=True, hires=Hires()),
+     "Hires upscale: 2.0, Hires upscaler: Latent, Eta: 0.5, Old prompt editing timelines: True", ""),
     (Recipe(sampler="DPM2", discard_penultimate_sigma=True), "", "Discard penultimate sigma: True"),    # it does so anyway
     (Recipe(sampler="Euler", schedule="Karras", rho=5.0, sigma_min=0.1), "Schedule min sigma: 0.1, Schedule rho: 5.0", ""),
     (Recipe(sampler="Euler", rho=5.0, sigma_min=0.1), "", "Schedule min sigma: 0.1, Schedule rho: 5.0"),

@@ -124,7 +124,7 @@ def _built(draft: Draft, parts: Layout, pairs: dict[str, str]) -> Recipe:
         "img2img": Img2Img(**_part(draft, "img2img.")) if any(path.startswith(("img2img.", "inpaint")) for path in draft) else None,
     }
     recipe = replace(recipe, **made)
-    if recipe.hires and rules.goes_on_with_ddim(recipe):
+    if recipe.hires and rules.goes_on_with_ddim(recipe) and not recipe.hires.sampler:
         recipe = replace(recipe, hires=replace(recipe.hires, sampler="DDIM"))
     if recipe.hires and not recipe.hires.schedule and rules.hires_inherits_default(recipe):
         recipe = replace(recipe, hires=replace(recipe.hires, schedule=AUTOMATIC))

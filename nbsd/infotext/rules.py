@@ -207,6 +207,15 @@ def goes_on_with_ddim(recipe: Recipe) -> bool:
     return is_before(recipe.version, "1.6.0") and recipe.sampler in ("PLMS", "UniPC")
 
 
+def hires_sampler_text(recipe: Recipe) -> str | None:
+    """Where nothing said means DDIM, "" is DDIM, and another sampler has to be said."""
+    if recipe.hires is None:
+        return None
+    if not goes_on_with_ddim(recipe):
+        return recipe.hires.sampler
+    return "" if recipe.hires.sampler == "DDIM" else recipe.hires.sampler or recipe.sampler
+
+
 def says_hires_schedule(recipe: Recipe) -> bool:
     """Where the second pass computes a schedule, and the first one another or none."""
     if recipe.hires is None:
