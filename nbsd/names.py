@@ -101,3 +101,32 @@ LATENT_UPSCALERS: dict[str, tuple[str, bool]] = {
 }
 NO_UPSCALER, LANCZOS, NEAREST = "None", "Lanczos", "Nearest"
 IMAGE_UPSCALERS = (NO_UPSCALER, LANCZOS, NEAREST)       # besides model files
+
+
+@dataclass(frozen=True)
+class UpscalerFile:
+    """What the web UI calls an upscaler that it fetches by itself."""
+
+    stems: tuple[str, ...]      # of the file, as it was published or as the web UI keeps it
+    link: str = ""              # where its makers published it
+
+
+_REAL = "https://github.com/xinntao/Real-ESRGAN/releases/download/"
+# modules/realesrgan_model.py, dat_model.py, esrgan_model.py and the built-in extensions for SwinIR and ScuNET. Others go by their files' names
+UPSCALER_FILES: dict[str, UpscalerFile] = {
+    "R-ESRGAN General 4xV3": UpscalerFile(("realesr-general-x4v3",), f"{_REAL}v0.2.5.0/realesr-general-x4v3.pth"),
+    "R-ESRGAN General WDN 4xV3": UpscalerFile(("realesr-general-wdn-x4v3",), f"{_REAL}v0.2.5.0/realesr-general-wdn-x4v3.pth"),
+    "R-ESRGAN AnimeVideo": UpscalerFile(("realesr-animevideov3",), f"{_REAL}v0.2.5.0/realesr-animevideov3.pth"),
+    "R-ESRGAN 4x+": UpscalerFile(("RealESRGAN_x4plus",), f"{_REAL}v0.1.0/RealESRGAN_x4plus.pth"),
+    "R-ESRGAN 4x+ Anime6B": UpscalerFile(("RealESRGAN_x4plus_anime_6B",), f"{_REAL}v0.2.2.4/RealESRGAN_x4plus_anime_6B.pth"),
+    "R-ESRGAN 2x+": UpscalerFile(("RealESRGAN_x2plus",), f"{_REAL}v0.2.1/RealESRGAN_x2plus.pth"),
+    "ESRGAN_4x": UpscalerFile(("ESRGAN",)),
+    "DAT x2": UpscalerFile(("DAT_x2",)),
+    "DAT x3": UpscalerFile(("DAT_x3",)),
+    "DAT x4": UpscalerFile(("DAT_x4",)),
+    "SwinIR 4x": UpscalerFile(("SwinIR_4x", "003_realSR_BSRGAN_DFOWMFC_s64w8_SwinIR-L_x4_GAN")),
+    "SwinIR_4x": UpscalerFile(("003_realSR_BSRGAN_DFOWMFC_s64w8_SwinIR-L_x4_GAN",)),
+    "ScuNET": UpscalerFile(("scunet_color_real_gan",)),
+    "ScuNET GAN": UpscalerFile(("ScuNET", "scunet_color_real_gan")),
+    "ScuNET PSNR": UpscalerFile(("scunet_color_real_psnr",)),
+}

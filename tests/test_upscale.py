@@ -142,6 +142,15 @@ def test_a_file_is_found_by_name_and_by_path(spandrel, folder):
     assert files.find("2x-Twice") is files.find("2x-Twice")
 
 
+def test_the_web_uis_names_of_upscalers_mean_their_files(spandrel, folder):
+    (folder / "2x-Old.pth").rename(folder / "RealESRGAN_x4plus_anime_6B.pth")
+    assert UpscalerFiles([folder]).find("R-ESRGAN 4x+ Anime6B").path.name == "RealESRGAN_x4plus_anime_6B.pth"
+    for name, words in (("R-ESRGAN 4x+", "the file RealESRGAN_x4plus.pth, .* fetch it from https://github.com/xinntao/"),
+                        ("DAT x4", "the file DAT_x4.pth, which is not here: put it into"), ("4x-Other", "no upscaler called '4x-Other'")):
+        with pytest.raises(ModelError, match=words):
+            UpscalerFiles([folder]).find(name)
+
+
 def test_a_model_is_asked_again_until_it_is_enough(spandrel, folder):
     told: list[tuple[int, int]] = []
     made = upscale(picture(), folder / "2x-Twice.safetensors", scale=3, on_progress=lambda *done: told.append(done))

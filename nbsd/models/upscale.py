@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from nbsd.errors import ModelError, NbsdError
 from nbsd.models.detect import UPSCALER
 from nbsd.models.small import read_small
 from nbsd.models.store import Store
+from nbsd.names import UPSCALER_FILES, UpscalerFile
 
 INSTALL = "pip install 'nbsd[upscale]'"
 COLORS = 3
@@ -81,9 +83,22 @@ class UpscalerFiles:
         return [entry.title for entry in self._store.scan() if entry.kind == UPSCALER]
 
     def find(self, name: str) -> UpscalerModel:
-        """The upscaler of a name or path, loaded. Raises ModelError where there is none, or as `load_upscaler` does."""
-        path = self._store.find(name, UPSCALER)
+        """The upscaler of a name (the web UI's too) or path, loaded. Raises ModelError where there is none, or as `load_upscaler` does."""
+        path = self._path(name)
         key = str(path.resolve()), path.stat().st_mtime_ns
         if self._loaded is None or self._loaded[0] != key:
             self._loaded = key, load_upscaler(path, self._device)
         return self._loaded[1]
+
+    def _path(self, name: str) -> Path:
+        known = UPSCALER_FILES.get(name, UpscalerFile(()))
+        for stem in known.stems:
+            with suppress(ModelError):
+                return self._store.find(stem, UPSCALER)
+        try:
+            return self._store.find(name, UPSCALER)
+        except ModelError as error:
+            if not known.stems:
+                raise
+            get = f": fetch it from {known.link} (on the page Files, or by nbsd get)" if known.link else ": put it into a folder of models"
+            raise ModelError(f"'{name}' is the web UI's name of the file {known.stems[-1]}.pth, which is not here{get}.") from error
