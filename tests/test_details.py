@@ -22,6 +22,7 @@ from nbsd.pipeline.boxes import Found, apart, find_detector, read_answer
 from nbsd.pipeline.details import detailed, turned, with_details
 from nbsd.pipeline.jobs import scripted
 from nbsd.pipeline.progress import calls_of
+from nbsd.pipeline.regions import masks_of
 from nbsd.pipeline.scripts import DETAILS, Script, from_pairs, said
 from nbsd.recipe import Hires, Img2Img, Inpaint
 
@@ -249,11 +250,13 @@ def test_onnxruntime_is_asked_for_only_then(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(("shape", "answer", "more"), [
     ([1, 3, 320, 320], [[[160, 10], [160, 10], [80, 4], [48, 4], [0.9, 0.1]]], 0),                              # version 8, one class
-    ([1, 3, "h", "w"], [[[320, 10], [320, 10], [160, 4], [96, 4], [0.2, 0.0], [0.9, 0.1], *[[99, 99]] * 32]], 1),     # segmenting, two classes
+    ([1, 3, "h", "w"], [[[320, 10], [320, 10], [160, 4], [96, 4], [0.2, 0.0], [0.9, 0.1], [1, 0], *[[0, 0]] * 31]], 1),      # segmenting, two classes
     ([1, 3, 320, 320], [[[120, 136, 200, 184, 0.9, 0], [8, 8, 12, 12, 0.1, 0]]], 0),                             # version 10
 ], ids=["8", "segments", "10"])
 def test_a_yolo_looks_at_the_whole_picture_and_its_boxes_come_back(monkeypatch, tmp_path, shape, answer, more):
     seen = []
+    patterns = np.full((1, 32, 160, 160), -1, dtype=np.float32)
+    patterns[0, 0, :, 70:] = 1      # the object is there, cut off at its box: 280 of 640 are 43.75 % from the left
 
     class Session:
         def __init__(self, path, providers):
@@ -264,12 +267,18 @@ def test_a_yolo_looks_at_the_whole_picture_and_its_boxes_come_back(monkeypatch, 
 
         def run(self, _, given):
             seen.append(given["images"])
-            return [np.array(answer, dtype=np.float32), *[np.zeros(1)] * more]
+            return [np.array(answer, dtype=np.float32), *[patterns] * more]
 
     monkeypatch.setitem(sys.modules, "onnxruntime", SimpleNamespace(InferenceSession=Session))
     (tmp_path / "face.onnx").write_bytes(b"x")
     found = find_detector(str(tmp_path / "face.onnx"))(Image.new("RGB", (200, 100), "white"), 0.3)
     assert [(one.box, round(one.confidence, 3)) for one in found] == [((75, 35, 126, 66), 0.9)]
+    if more:
+        assert found[0].outline.size == (200, 100) and found[0].outline.point(lambda value: value > 127 and 255).getbbox() == (87, 35, 125, 65)
+        [mask] = masks_of(found, Detail(detector="a", dilate=4), (200, 100))
+        assert mask.point(lambda value: value > 127 and 255).getbbox() == (86, 34, 127, 67)
+    else:
+        assert found[0].outline is None
     side = 320 if shape[2] == 320 else 640
     assert seen[0].shape == (1, 3, side, side) and seen[0][0, 0, side // 2].min() == 1 and seen[0][0, 0, 0, 0] == np.float32(114 / 255)
 

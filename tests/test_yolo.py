@@ -30,18 +30,20 @@ class Conv(nn.Module):
 
 
 class Detect(nn.Module):
-    def __init__(self, nc: int) -> None:
+    def __init__(self, nc: int, segments: bool = False) -> None:
         super().__init__()
+        self.segments = segments
         self.nc, self.stride, self.kinds = nc, torch.tensor([8.0]), (1, [2, {"a": None}])
 
     def forward(self, x):
-        return (x.flatten(2) * self.stride, [x]), {"boxes": x}
+        patterns = torch.ones(1, 32, 2 * x.shape[2], 2 * x.shape[3]) * x.mean()        # a quarter of the picture
+        return (x.flatten(2) * self.stride, [x], *([patterns] if self.segments else [])), {"boxes": x}
 
 
 class DetectionModel(nn.Module):
-    def __init__(self, outs: int = 7) -> None:
+    def __init__(self, outs: int = 40, segments: bool = False) -> None:
         super().__init__()
-        self.model = nn.Sequential(Conv(3, 8), Conv(8, outs), Detect(1))
+        self.model = nn.Sequential(Conv(3, 8), Conv(8, outs), nn.MaxPool2d(2), Detect(1, segments))
         self.names, self.args = {0: "face"}, Settings()
 
     def forward(self, x):
@@ -81,26 +83,29 @@ def ultralytics(monkeypatch):
             setattr(sys.modules[f"{PACKAGE}.{home}"], kind.__name__, kind)
 
 
-def network() -> DetectionModel:
+def network(segments: bool = False) -> DetectionModel:
     torch.manual_seed(0)
-    made = DetectionModel()
+    made = DetectionModel(segments=segments)
     made.model[0].gain = 3.0
     made.model[1].bn.running_mean.uniform_(-1, 1)
-    made.model[2].detect = Detect.forward       # as Segment did in 2023
+    made.model[3].detect = Detect.forward       # as Segment did in 2023
     made.model[1].__dict__["forward"] = "x"     # what the file says takes no method away
     return made
 
 
-def test_a_network_answers_as_it_did_before_it_was_saved(tmp_path, monkeypatch):
-    made, pixels = network(), np.random.default_rng(0).random((1, 3, 32, 64), dtype=np.float32)
+@pytest.mark.parametrize("segments", [False, True])
+def test_a_network_answers_as_it_did_before_it_was_saved(tmp_path, monkeypatch, segments):
+    made, pixels = network(segments), np.random.default_rng(0).random((1, 3, 32, 64), dtype=np.float32)
     torch.save({"epoch": -1, "ema": None, "model": made.half(), "train_args": {"lr": 0.1}, "version": "8.0.100"}, tmp_path / "face.pt")
     del made.model[1].__dict__["forward"]
     with torch.inference_mode():
-        (wanted, _), _ = made.float().eval()(torch.from_numpy(pixels))
+        (wanted, _, *patterns), _ = made.float().eval()(torch.from_numpy(pixels))
     for kind in (Conv, Detect, DetectionModel, Settings):
         monkeypatch.setattr(kind, "__init__", None)     # nothing is begun anew
-    [answer] = load_yolo(tmp_path / "face.pt")(pixels)
-    assert answer.shape == (1, 5, 128) and np.array_equal(answer, wanted.numpy()[:, :5])       # box and class, without what segments
+    answer, *more = load_yolo(tmp_path / "face.pt")(pixels)
+    rows = 37 if segments else 5        # box and class, and the numbers of a mask; the rest is of no use
+    assert answer.shape == (1, rows, 32) and np.array_equal(answer, wanted.numpy()[:, :rows])
+    assert len(more) == segments and all(np.array_equal(one, other.numpy()) for one, other in zip(more, patterns, strict=True))
 
 
 @pytest.mark.parametrize(("content", "error", "words"), [

@@ -8,7 +8,7 @@ brings it nor needs it.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,8 @@ OF_TORCH = frozenset({
 })  # fmt: skip
 METHODS = frozenset({("__builtin__", "getattr"), ("builtins", "getattr")})      # Segment of 2023 keeps a method of Detect
 TAKEN = "ema", "model"      # where a file has its network; training goes on with the other
+PATTERNS = 32               # that a segmenting network makes, each a quarter as high and wide as the picture; a mask is a sum of them
+ONCE = 6                    # numbers of a box, from networks that give each object once; with PATTERNS of a mask behind
 # What running a network can raise whose settings belong to another version of ultralytics.
 ODD = (RuntimeError, AttributeError, TypeError, ValueError, LookupError, NotImplementedError)
 
@@ -70,17 +72,27 @@ def load_yolo(path: Path) -> Callable[[Array], list[Array]]:
     @torch.inference_mode()
     def answers(pixels: Array) -> list[Array]:
         try:
-            answer = network(torch.from_numpy(pixels))
-            while not isinstance(answer, torch.Tensor):     # boxes come first, then what segments, and what training needs
-                answer = answer[0]
+            found = [*_tensors(network(torch.from_numpy(pixels)))]      # boxes come first, then what segments, and what training needs
             classes = int(network.model[-1].nc)
         except ODD as error:
             raise ModelError(f"{path.name} does not run with this ultralytics ({str(error)[:80]}): install the one it was made with, {export}"
                              ) from error
-        plain = answer.float().numpy()
-        return [plain if plain.shape[2] == 6 else plain[:, : 4 + classes]]      # six numbers: each object once, see boxes.read_answer
+        boxes, quarter = found[0].float().numpy(), (PATTERNS, pixels.shape[2] // 4, pixels.shape[3] // 4)
+        patterns = [one.float().numpy() for one in found[1:] if tuple(one.shape[1:]) == quarter][:1]
+        if boxes.shape[2] not in (ONCE, ONCE + PATTERNS):
+            boxes = boxes[:, : 4 + classes + PATTERNS * len(patterns)]
+        return [boxes, *patterns]
 
     return answers
+
+
+def _tensors(answer: Any) -> Iterator[torch.Tensor]:
+    """The tensors of an answer, in their order."""
+    if isinstance(answer, torch.Tensor):
+        yield answer
+    elif isinstance(answer, (list, tuple, dict)):
+        for one in answer.values() if isinstance(answer, dict) else answer:
+            yield from _tensors(one)
 
 
 def _is_kept(module: str, name: str) -> bool:

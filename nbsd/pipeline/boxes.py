@@ -38,6 +38,7 @@ class Found(NamedTuple):
 
     box: Box                # pixels of the picture
     confidence: float       # 0 to 1
+    outline: Image.Image | None = None      # "L" of the picture's size, white where it is, from detectors that find that too
 
 
 Detector = Callable[[Image.Image, float], list[Found]]      # (RGB picture, least confidence) -> the surest first
@@ -179,12 +180,14 @@ class Yolo:
         seen = Image.new("RGB", (sides[1], sides[0]), GREY)
         seen.paste(small, (left, top))
         answers = self._answers((np.asarray(seen, dtype=np.float32) / 255).transpose(2, 0, 1)[None])
-        if answers[0].ndim != 3 or (answers[0].shape[2] != ONCE and answers[0].shape[1] < 5):
+        if answers[0].ndim != 3 or (answers[0].shape[2] not in (ONCE, ONCE + MASK_NUMBERS) and answers[0].shape[1] < 5):
             raise ModelError(f"{self._name} answers with {list(answers[0].shape)}, as no YOLO detector does: export one of version 8 or later")
-        boxes, sure = read_answer(answers[0][0], segments=len(answers) > 1)
-        boxes = (boxes - (left, top, left, top)) / scale
-        chosen = apart(boxes, sure, least)
-        return [Found(inside(tuple(boxes[i]), image.size), float(sure[i])) for i in chosen]
+        segments = len(answers) > 1 and answers[1].ndim == 4 and answers[1].shape[1] == MASK_NUMBERS
+        boxes, sure, numbers = read_answer(answers[0][0], segments=segments)
+        placed, part = (boxes - (left, top, left, top)) / scale, (left, top, left + small.width, top + small.height)
+        return [Found(inside(tuple(placed[i]), image.size), float(sure[i]),
+                      outline(numbers[i], answers[1][0], boxes[i], seen.size).crop(part).resize(image.size) if segments else None)
+                for i in apart(placed, sure, least)]
 
 
 def _stepped(side: float) -> int:
@@ -192,17 +195,25 @@ def _stepped(side: float) -> int:
     return -(-round(side) // STEP) * STEP
 
 
-def read_answer(answer: Array, *, segments: bool = False) -> tuple[Array, Array]:
-    """Boxes [N, 4] (left, top, right, bottom) and their confidences [N], from a YOLO's answer.
+def read_answer(answer: Array, *, segments: bool = False) -> tuple[Array, Array, Array]:
+    """Boxes [N, 4] (left, top, right, bottom), their confidences [N] and the numbers of their masks [N, 32 or 0], from a YOLO's answer.
 
     [N, 6]: the boxes, confidence and class, each object once. [4 + classes, N]: middle, width and height, and a confidence for each class;
     `segments`: and behind these the numbers of a mask.
     """
-    if answer.shape[1] == ONCE:
-        return answer[:, :4], answer[:, 4]
-    middle, size = answer[:2].T, answer[2:4].T
-    classes = answer[4 : len(answer) - MASK_NUMBERS] if segments else answer[4:]
-    return np.concatenate([middle - size / 2, middle + size / 2], axis=1), classes.max(axis=0)
+    more = MASK_NUMBERS if segments else 0
+    if answer.shape[1] == ONCE + more:
+        return answer[:, :4], answer[:, 4], answer[:, ONCE:]
+    middle, size, end = answer[:2].T, answer[2:4].T, len(answer) - more
+    return np.concatenate([middle - size / 2, middle + size / 2], axis=1), answer[4:end].max(axis=0), answer[end:].T
+
+
+def outline(numbers: Array, patterns: Array, box: Array, size: tuple[int, int]) -> Image.Image:
+    """The mask ("L", of this size) of an object: a sum of patterns [32, h, w], cut off at its box in pixels of that size."""
+    large = Image.fromarray(np.tensordot(numbers, patterns, 1).astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
+    across, along = np.arange(size[0]), np.arange(size[1])[:, None]
+    within = (along >= box[1]) & (along < box[3]) & (across >= box[0]) & (across < box[2])
+    return Image.fromarray(np.where(within & (np.asarray(large) > 0), 255, 0).astype(np.uint8))
 
 
 def apart(boxes: Array, sure: Array, least: float) -> list[int]:

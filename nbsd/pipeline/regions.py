@@ -38,7 +38,7 @@ def masks_of(found: Sequence[Found], detail: Detail, size: tuple[int, int], only
     boxes = [one for one in boxes if detail.min_ratio <= area(one.box) / whole <= detail.max_ratio]
     if detail.top > 0:
         boxes = sorted(boxes, key=lambda one: -area(one.box) if detail.top_by == AREA else -one.confidence)[: detail.top]
-    masks = [painted(one.box, detail, size) for one in boxes]
+    masks = [painted(one, detail, size) for one in boxes]
     masks = [mask for mask in masks if mask.getbbox() is not None]
     if masks and detail.merge != APART:
         merged = reduce(ImageChops.lighter, masks)
@@ -52,10 +52,12 @@ def area(box: Box) -> int:
     return (box[2] - box[0]) * (box[3] - box[1])
 
 
-def painted(box: Box, detail: Detail, size: tuple[int, int]) -> Image.Image:
-    """The mask of a box, moved and made wider. What is moved out on one side comes in on the other, as in the extension."""
-    mask = Image.new("L", size)
-    ImageDraw.Draw(mask).rectangle((box[0], box[1], box[2] - 1, box[3] - 1), fill=255)
+def painted(found: Found, detail: Detail, size: tuple[int, int]) -> Image.Image:
+    """The mask of a box, or of the outline in it, moved and made wider. What is moved out on one side comes in on the other, as in the extension."""
+    mask, box = found.outline, found.box
+    if mask is None:
+        mask = Image.new("L", size)
+        ImageDraw.Draw(mask).rectangle((box[0], box[1], box[2] - 1, box[3] - 1), fill=255)
     if detail.x_offset or detail.y_offset:
         mask = ImageChops.offset(mask, detail.x_offset, -detail.y_offset)
     return spread(mask, detail.dilate)
