@@ -42,7 +42,7 @@ TAKEN = "ema", "model"      # where a file has its network; training goes on wit
 PATTERNS = 32               # that a segmenting network makes, each a quarter as high and wide as the picture; a mask is a sum of them
 ONCE = 6                    # numbers of a box, from networks that give each object once; with PATTERNS of a mask behind
 # What running a network can raise whose settings belong to another version of ultralytics.
-ODD = (RuntimeError, AttributeError, TypeError, ValueError, LookupError, NotImplementedError)
+ODD = (RuntimeError, AttributeError, TypeError, ValueError, LookupError)
 
 
 def load_yolo(path: Path) -> Callable[[Array], list[Array]]:
