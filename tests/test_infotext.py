@@ -124,6 +124,14 @@ def test_infotexts_of_the_recorded_pictures(about, case, index):
     assert write(read(want)) == want
 
 
+def test_a_recorded_hires_fix_says_networks_and_old_sizes():
+    """Without scripts the first prompt lost its tags and the second one kept them; an old option makes the size that of the second pass."""
+    case = {"params": {"prompt": "a <lora:b:1>", "width": 768, "height": 768, "enable_hr": True}, "options": {"use_old_hires_fix_width_height": True}}
+    recipe = CASE.recipe_of(case, {})
+    assert (recipe.width, recipe.height, recipe.hires.width, recipe.hires.height) == (512, 512, 768, 768)
+    assert CASE.infotext_of(case, recipe).startswith("a \n") and 'Hires prompt: "a <lora:b:1>", Hires resize: 768x768' in CASE.infotext_of(case, recipe)
+
+
 @pytest.mark.parametrize(("case", "name"), [
     ({"params": {"prompt": "a", "no_such_thing": 1}}, "parameter 'no_such_thing' = 1"),
     ({"params": {"prompt": "a"}, "options": {"hires_fix_use_firstpass_conds": True}}, "option 'hires_fix_use_firstpass_conds' = True"),

@@ -103,7 +103,10 @@ def infotext_of(case: Mapping[str, Any], recipe: Recipe, index: int = 0) -> str:
     of in the settings. In 2022 it wrote fewer settings, but some that had no effect.
     """
     params, options = case["params"], case.get("options", {})
-    recipe = replace(recipe, prompt=split_networks(recipe.prompt)[0])
+    bare, tags = split_networks(recipe.prompt)
+    if recipe.hires and not recipe.hires.prompt and tags and isinstance(params.get("prompt"), str) and split_networks(params["prompt"])[1]:
+        recipe = replace(recipe, hires=replace(recipe.hires, prompt=params["prompt"]))     # the second pass' prompt kept them
+    recipe = replace(recipe, prompt=bare)
     silent = {name for name in ("s_churn", "s_tmin", "s_tmax", "s_noise") if name in params and name not in options}
     if "sampler" in params:
         recipe = _as_in_2022(case, recipe, index)
