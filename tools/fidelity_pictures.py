@@ -41,7 +41,10 @@ def picture(bench: Bench, case: dict[str, Any]) -> float:
             recipe = replace(recipe, rng="CPU", rules="2022-10")
         recipe = replace(recipe, prompt=without_missing(recipe.prompt, bench.models))
         together = case["options"].get(BATCH_SEEDS, True)
-        made = model.generate(recipe, count=count, batch_size=size, batch_seeds=together, **given(bench, params))
+        if len(several := params.get("init_images", ())) > 1:       # a batch of pictures that start from pictures of their own
+            made = [one for n in range(len(several)) for one in model.generate(recipe.nth(n), **given(bench, params, n))]
+        else:
+            made = model.generate(recipe, count=count, batch_size=size, batch_seeds=together, **given(bench, params))
     except NbsdError as error:
         raise NotRun(" ".join(str(error).split())) from error
     except KeyError as error:
@@ -49,9 +52,9 @@ def picture(bench: Bench, case: dict[str, Any]) -> float:
     return compared(made, bench, case, size)
 
 
-def given(bench: Bench, params: dict[str, Any]) -> dict[str, Path]:
-    """The picture that a case starts from, and its mask."""
-    names = {"image": params.get("init_images", [None])[0], "mask": params.get("mask")}
+def given(bench: Bench, params: dict[str, Any], index: int = 0) -> dict[str, Path]:
+    """The picture that a case's picture number `index` starts from, and its mask."""
+    names = {"image": params.get("init_images", [None])[index], "mask": params.get("mask")}
     return {role: bench.folder / "inputs" / name for role, name in names.items() if name}
 
 
