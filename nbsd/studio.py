@@ -20,7 +20,7 @@ from nbsd.finder import Finder, Folders, paths_of
 from nbsd.hosts import this_host
 from nbsd.outputs import Outputs
 from nbsd.picture import Picture
-from nbsd.pipeline.scripts import without
+from nbsd.pipeline.scripts import Script, details_in, without
 from nbsd.recipe import Recipe
 from nbsd.ui import paste
 from nbsd.ui.catalog import Catalog
@@ -139,15 +139,18 @@ class Studio:
     def submit(
         self, recipe: Recipe | None = None, count: int = 1, batch_size: int = 1, image: Any = None, mask: Any = None,
     ) -> ScreenJob:
-        """Start making `count` pictures, `batch_size` at a time, and return at once; without a recipe, what the panel says.
+        """Start making `count` pictures, `batch_size` at a time, and return at once; without a recipe, what the panel says, its script too.
 
-        Picture n is made from `recipe.nth(n)`. Read `job.pictures`, `job.done` and `job.error`; `job.stop()` and `job.skip()` act on it.
+        Picture n is made from `recipe.nth(n)`, with the details that the recipe tells of. Read `job.pictures`, `job.done` and `job.error`;
+        `job.stop()` and `job.skip()` act on it.
         `image` and `mask` (a path, bytes, a PIL picture or a Picture) are what img2img and inpainting change; without them the panel's are.
         """
+        script = self._form.modes.script if recipe is None else details_in(recipe)
         recipe = self._complete(recipe if recipe is not None else self._form.read())
         given = self._given(recipe, image, mask)
         return self._submit(ScreenJob(
-            lambda report, control: self._make(recipe, count, batch_size, given, report, control), self._screen, batch_size, recipe.width,
+            lambda report, control: self._make(recipe, script, count, batch_size, given, report, control), self._screen,
+            several.batch(script, batch_size), recipe.width,
         ))
 
     def _given(self, recipe: Recipe, image: Any = None, mask: Any = None) -> dict[str, Any]:
@@ -208,11 +211,15 @@ class Studio:
         return held_back
 
     def _make(
-        self, recipe: Recipe, count: int, batch_size: int, given: dict[str, Any], report: Report, control: Control,
+        self, recipe: Recipe, script: Script | None, count: int, batch_size: int, given: dict[str, Any], report: Report, control: Control,
     ) -> None:
         """The job itself, in the worker's thread."""
         self.outputs.check()
-        made = self._loaded(recipe, report, control).make(
+        model = self._loaded(recipe, report, control)
+        if script is not None:
+            several.script(model, recipe, script, count, batch_size, given, self.outputs, report, control, partial(self._learn, recipe))
+            return
+        made = model.make(
             without(recipe), count=count, batch_size=batch_size, report=report, control=control, preview=True, **given)
         for picture in made:
             saved = self.outputs.save(picture)
@@ -286,13 +293,7 @@ class Studio:
                 return
             size = several.batch(script, size)
             job.batch_size, job.width = size, recipe.width
-            recipe = self._complete(recipe)
-            if script is None:
-                self._make(recipe, count, size, given, report, control)
-                return
-            self.outputs.check()
-            model, learn = self._loaded(recipe, report, control), partial(self._learn, recipe)
-            several.script(model, recipe, script, count, size, given, self.outputs, report, control, learn)
+            self._make(self._complete(recipe), script, count, size, given, report, control)
 
         job = ScreenJob(run, self._screen)
         self._begin(job)

@@ -217,8 +217,11 @@ def test_only_what_was_found_is_painted_anew(tiny_model):
                                              ("a/face.tflite", "there is no detector a/face.tflite")])
 def test_a_detector_that_is_not_there_is_one_sentence(monkeypatch, tmp_path, name, words):
     monkeypatch.setitem(sys.modules, "mediapipe", None)
+    (tmp_path / "adetailer").mkdir()
+    (tmp_path / "adetailer/hand.pt").write_bytes(b"x")
     with pytest.raises(NbsdError) as told:
         find_detector(name, [tmp_path])
+    assert str(told.value).endswith("; there are hand.pt") or "mesh" in name        # what could be named instead
     where = words.replace("{}", str(tmp_path / "adetailer"))
     assert where in str(told.value) or re.search(words, str(told.value))
     assert "\n" not in str(told.value)

@@ -203,6 +203,10 @@ def test_new_pictures_get_their_details(studio: Studio, monkeypatch: pytest.Monk
     run(studio)
     inner = studio._shelf.given[-1]
     assert inner[1] is not None and "ADetailer steps: 9, ADetailer model 2nd: hand.pt" in studio._asked.pictures[0].infotext
+    # From a cell, too: what the panel says, or what a recipe tells of
+    [again] = studio.generate()
+    [more] = studio.generate(again.recipe)
+    assert "ADetailer steps: 9" in again.infotext and "ADetailer steps: 9" in more.infotext and studio._shelf.given[-1][1] is not None
     form["script.kind"].value = "None"
     assert "ADetailer" not in form.read().infotext()
     studio._panel.fills.take_back()

@@ -25,6 +25,7 @@ MEDIAPIPE = "mediapipe"
 FACES = {MEDIAPIPE: 1, "mediapipe_face_full": 1, "mediapipe_face_short": 0}     # which of MediaPipe's models: for faces far away, and near
 PICKLES = (".pt", ".pth")
 HOME = "adetailer"              # the folder that the extension's users have beside their other models
+AMONG, NAMED = (HOME, "bbox", "segm"), 6    # folders that have nothing else in them; how many of their files an error names at most
 HOMES = ("", HOME, "ultralytics/bbox", "ultralytics/segm")
 SIDE, STEP = 640, 32                # of what YOLO looks at, in pixels, where the file does not say
 GREY = (114, 114, 114)              # the colour around the picture
@@ -51,7 +52,10 @@ def find_detector(name: str, folders: Sequence[Path] = ()) -> Detector:
     """
     name = name.strip()
     if name.lower() in FACES:
-        return by_mediapipe(FACES[name.lower()])
+        try:
+            return by_mediapipe(FACES[name.lower()])
+        except NbsdError as error:
+            raise NbsdError(f"{error}{_there(folders)}") from None
     if name.lower().startswith(MEDIAPIPE) and not name.lower().endswith(tuple(KINDS)):
         raise RecipeError(f"nbsd knows no detector {name}, only {' and '.join(list(FACES)[1:])}: name one of them")
     path = _file(name, folders) if name else None
@@ -84,8 +88,15 @@ def _absent(name: str, folders: Sequence[Path]) -> str:
     where = f" into {(folders[0] / HOME).absolute()}" if folders else ", and give its path"
     if path.suffix.lower() in PICKLES:
         return (f"there is neither {path.stem}.onnx nor {path.name}: put one{where}, or use mediapipe (a .pt needs the package ultralytics; "
-                f"yolo export model={path.name} format=onnx makes the other of it)")
-    return f"there is no detector {name}: put a YOLO in ONNX format (.onnx) or MediaPipe's face detector (.tflite){where}, or use mediapipe"
+                f"yolo export model={path.name} format=onnx makes the other of it){_there(folders)}")
+    return (f"there is no detector {name}: put a YOLO in ONNX format (.onnx) or MediaPipe's face detector (.tflite){where}, or use mediapipe"
+            f"{_there(folders)}")
+
+
+def _there(folders: Sequence[Path]) -> str:
+    """What to name instead: the detectors in folders that have nothing else in them."""
+    found = sorted({file.name for place in _homes(folders) if place.name in AMONG for file in place.glob("*") if file.suffix.lower() in KINDS})
+    return f"; there are {', '.join(found[:NAMED])}" if found else ""
 
 
 def by_mediapipe(model: int = FACES[MEDIAPIPE]) -> Detector:

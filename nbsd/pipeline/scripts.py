@@ -88,6 +88,12 @@ def from_pairs(pairs: dict[str, str], before: Script) -> Script:
     )
 
 
+def details_in(recipe: Recipe) -> Script | None:
+    """The script of details that a recipe tells of, if any."""
+    script = from_pairs(said(recipe), Script())
+    return script if script.kind == DETAILS else None
+
+
 def done_by(recipe: Recipe) -> set[str]:
     """The keys of an infotext that a script has an effect for."""
     pairs = said(recipe)
