@@ -14,15 +14,15 @@ from typing import Protocol
 
 from nbsd.infotext import KEYS, rules, unquote
 from nbsd.infotext.rules import Leftovers
-from nbsd.names import AUTOMATIC, SAMPLER_FACTS
+from nbsd.names import AUTOMATIC, IMAGE_UPSCALERS, LATENT_UPSCALERS, SAMPLER_FACTS, UPSCALER_FILES
 from nbsd.prompt.networks import split_networks, strip_comments
 from nbsd.prompt.schedule import and_parts, prompt_schedule
 from nbsd.prompt.weights import DIALECTS
 from nbsd.recipe import OF_2022, Recipe, split_title
 
 # Kinds of files, as `models.detect` names them, with the words of a sentence.
-CHECKPOINT, VAE, LORA, HYPERNETWORK, EMBEDDING = "checkpoint", "vae", "lora", "hypernetwork", "embedding"
-WORDS = {CHECKPOINT: "model", VAE: "VAE", LORA: "LoRA", HYPERNETWORK: "hypernetwork", EMBEDDING: "embedding"}
+CHECKPOINT, VAE, LORA, HYPERNETWORK, EMBEDDING, UPSCALER = "checkpoint", "vae", "lora", "hypernetwork", "embedding", "upscaler"
+WORDS = {CHECKPOINT: "model", VAE: "VAE", LORA: "LoRA", HYPERNETWORK: "hypernetwork", EMBEDDING: "embedding", UPSCALER: "upscaler"}
 TAGS = {"lora": LORA, "lyco": LORA, "hypernet": HYPERNETWORK}       # what stands before the colon in <lora:name:1>
 ALWAYS_THERE = frozenset({"none", "automatic", "auto"})             # names of a VAE that are none
 OLD = 8                     # digits of a model's hash before 2023
@@ -284,26 +284,30 @@ def hypernetwork_hash(recipe: Recipe) -> dict[str, str]:
 
 
 def named_files(recipe: Recipe) -> list[File]:
-    """Every file that a recipe names: its models, and the networks and embeddings of its prompts."""
+    """Every file that a recipe names: its models, the networks and embeddings of its prompts, the upscaler of its hires fix."""
     keys = {key: unquote(raw) for key, raw in recipe.unknown}
     found = [File(CHECKPOINT, title) for title in (
         recipe.model, recipe.text_encoder, recipe.hires and recipe.hires.model, keys.get("Refiner")) if title]
     if recipe.vae and recipe.vae.casefold() not in ALWAYS_THERE:
         found.append(File(VAE, recipe.vae))
     hashes = network_hashes(recipe), hypernetwork_hash(recipe)
-    for network in split_networks(recipe.prompt)[1]:
+    second = recipe.hires.prompt if recipe.hires else ""
+    for network in (*split_networks(recipe.prompt)[1], *split_networks(second)[1]):
         if network.kind in TAGS and network.args and network.args[0].strip():
             name, kind = network.args[0].strip(), TAGS[network.kind]
             digest = hashes[kind == HYPERNETWORK].get(name)
             found.append(File(kind, f"{name} [{digest}]" if digest else name))
     found += [File(EMBEDDING, f"{name.strip()} [{digest}]") for name, digest in _HASHED.findall(keys.get("TI hashes", ""))]
+    if recipe.hires and recipe.hires.upscaler not in ("", *LATENT_UPSCALERS, *IMAGE_UPSCALERS):
+        found.append(File(UPSCALER, recipe.hires.upscaler))
     return list(dict.fromkeys(found))
 
 
 def _located(file: File, files: Files) -> File:
     """Of networks and embeddings the name is enough where their hash was not computed yet."""
     name, _ = split_title(file.title)
-    if path := files.find_by_title(file.title, file.kind):
+    stems = UPSCALER_FILES[file.title].stems if file.kind == UPSCALER and file.title in UPSCALER_FILES else ()
+    if path := next(filter(None, (files.find_by_title(title, file.kind) for title in (*stems, file.title))), None):
         return File(file.kind, file.title, path)
     namesake = files.find_by_title(name, file.kind) if name and name != file.title else None
     if namesake and file.kind in (LORA, HYPERNETWORK, EMBEDDING):     # the web UI goes by the name
@@ -334,6 +338,8 @@ def _file_sentence(file: File) -> str:
     what, (name, _) = f"{WORDS[file.kind]} {file.title}", split_title(file.title)
     if file.path is None:
         other = f"; {file.namesake.name} has that name and another hash" if file.namesake else ""
+        if file.kind == UPSCALER and (known := UPSCALER_FILES.get(file.title)):
+            other = f", the file {known.stems[-1]}.pth" + f" of {known.link}" * bool(known.link)
         return f"Missing here: {what}{other}."
     if file.namesake:
         return f"The {WORDS[file.kind]} {file.path.name} here has another hash than the recipe's: it is used, and the picture may differ."

@@ -78,6 +78,11 @@ def test_unknown_keys_are_named_and_harmless_ones_are_not():
     ("Hypernet: old, Hypernet hash: 0123abcd, ", "a", {}, "Missing here: hypernetwork old [0123abcd]."),
     ('TI hashes: "bad: 0123456789", ', "a", {}, "Missing here: embedding bad [0123456789]."),
     ("Hires upscale: 2, Hires checkpoint: big.safetensors [0123456789], ", "a", {}, "Missing here: model big.safetensors [0123456789]."),
+    ("Hires upscale: 2, Hires prompt: a <lora:ink:1>, ", "a", {}, "Missing here: LoRA ink."),
+    ("Hires upscale: 2, Hires upscaler: 4x-Fancy, ", "a", {}, "Missing here: upscaler 4x-Fancy."),
+    ("Hires upscale: 2, Hires upscaler: DAT x2, ", "a", {}, "Missing here: upscaler DAT x2, the file DAT_x2.pth."),
+    ("Hires upscale: 2, Hires upscaler: R-ESRGAN 4x+, ", "a", {"RealESRGAN_x4plus": "RealESRGAN_x4plus.pth"},
+     "The upscaler R-ESRGAN 4x+ is RealESRGAN_x4plus.pth here."),
 ])
 def test_files_that_are_not_here_are_named(more, prompt, files, sentence):
     match = report(text(prompt, more=more), Folder(**files))
@@ -90,6 +95,12 @@ def test_what_is_here_under_its_own_name_needs_no_sentence():
     match = report(named, Folder(ink="ink.safetensors", line_0123456789ab="line.pt"))
     assert match.complete and [file.path.name for file in match.files] == ["ink.safetensors", "line.pt"]
     assert "Missing" not in match.text and "here." not in match.text
+
+
+def test_an_upscaler_that_the_web_ui_fetches_is_named_with_its_link():
+    missing = report(text(more="Hires upscale: 2, Hires upscaler: R-ESRGAN 4x+, "), Folder()).text
+    assert "upscaler R-ESRGAN 4x+, the file RealESRGAN_x4plus.pth of https://github.com/xinntao/" in missing
+    assert not named_files(text(more="Hires upscale: 2, Hires upscaler: Lanczos, "))
 
 
 def test_without_files_none_is_called_missing():
