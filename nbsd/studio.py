@@ -128,7 +128,7 @@ class Studio:
             recipe = report.recipe if report.complete else None
         finally:
             panel.again.offer(picture, recipe)
-        panel.fills.fill("the pasted recipe", report.recipe)
+        panel.fills.fill("the pasted recipe", report.recipe, whole=report.complete)
         if report.complete:
             report = replace(report, notes=(*report.notes, *self._finder.match(report.recipe)))
         self._screen.post(lambda: self._panel.show_report(report))
@@ -340,7 +340,7 @@ class Studio:
 
     def _clicked_reuse(self) -> None:
         if self._view.picture is not None:
-            self._panel.fills.fill("the recipe of a picture", self._view.picture.recipe)
+            self._panel.fills.fill("the recipe of a picture", self._view.picture.recipe, whole=True)
 
     def _uploaded(self) -> None:
         files = paste.uploaded(self._panel.upload.value)

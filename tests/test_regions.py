@@ -57,7 +57,7 @@ def test_masks_grow_as_by_opencv():
 
 @pytest.mark.parametrize(("change", "words"), [
     ({"confidence": 3.0}, "the confidence of the detail pass is 3.0: use a value from 0 to 1"), ({"strength": -1.0}, "denoising strength of the detail"),
-    ({"max_ratio": 2.0}, "largest share"), ({"dilate": 9999}, "from -512 to 512"), ({"merge": "Mix"}, "use one of None, Merge"),
+    ({"max_ratio": 2.0}, "largest share"), ({"dilate": 9999}, "from -512 to 512"), ({"x_offset": -10**12}, "x offset .* 8192"), ({"merge": "Mix"}, "use one of None, Merge"),
     ({"top_by": "Luck"}, "Area, Confidence"),
 ])
 def test_settings_that_make_no_sense(change, words):

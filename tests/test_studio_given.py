@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -207,10 +208,20 @@ def test_new_pictures_get_their_details(studio: Studio, monkeypatch: pytest.Monk
     [again] = studio.generate()
     [more] = studio.generate(again.recipe)
     assert "ADetailer steps: 9" in again.infotext and "ADetailer steps: 9" in more.infotext and studio._shelf.given[-1][1] is not None
-    form["script.kind"].value = "None"
-    assert "ADetailer" not in form.read().infotext()
+    # A whole recipe that tells of none is made without; Undo brings the script back, what was set by hand too
+    studio.paste("a dog\nSteps: 2, Sampler: Euler, Seed: 1, Size: 64x64")
+    assert form.modes.script is None and "ADetailer" not in form.read().infotext()
     studio._panel.fills.take_back()
-    assert form["script.detector"].value == "face, hand.pt" and form["script.kind"].value == "None"
+    assert form.modes.script.detector == "face, hand.pt" and "ADetailer steps" in form.kept()
+    studio._panel.fills.take_back()
+    assert (form.modes.script.detector, form.modes.script.confidence, form.kept()) == ("hand", 0.3, [])
+    studio._panel.view.pick(replace(plain, recipe=RECIPE))
+    studio._panel.view.reuse.click()
+    assert form["script.kind"].value == "None"
+    studio.paste("only words")
+    studio._panel.fills.take_back()
+    studio._panel.fills.take_back()
+    assert form["script.kind"].value == "Faces and details"
 
 
 def test_the_scripts_follow_the_mode(studio: Studio) -> None:  # noqa: F811
@@ -228,6 +239,10 @@ def test_the_scripts_follow_the_mode(studio: Studio) -> None:  # noqa: F811
         mode.value = "extras"
         assert form.modes.script is None
         mode.value = "img2img"
+    for chosen, there in (("Folder", "Folder"), ("SD upscale", "None")):        # no text tells of a folder
+        kind.value = chosen
+        studio.paste("a\nSteps: 2, Sampler: Euler, Seed: 1, Size: 64x64, Denoising strength: 0.4")
+        assert kind.value == there
     again = Form(Parts())
     again.restore({"script.kind": "Nonsense"})
     assert again["script.kind"].value == "None"

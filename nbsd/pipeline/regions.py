@@ -16,7 +16,7 @@ from nbsd.pipeline.boxes import Found
 
 SHARES = (("confidence", "confidence"), ("strength", "denoising strength"), ("min_ratio", "least share of the area"),
           ("max_ratio", "largest share of the area"))
-WIDEST = 512        # pixels, of what a mask may grow or shrink
+WIDEST, FARTHEST = 512, 8192        # pixels by which a mask may grow or shrink, and be moved
 
 
 def check_detail(detail: Detail) -> None:
@@ -24,8 +24,9 @@ def check_detail(detail: Detail) -> None:
     for field, name in SHARES:
         if not 0 <= getattr(detail, field) <= 1:
             raise RecipeError(f"the {name} of the detail pass is {getattr(detail, field)}: use a value from 0 to 1")
-    if abs(detail.dilate) > WIDEST:
-        raise RecipeError(f"the dilation of the detail pass is {detail.dilate}: use a value from {-WIDEST} to {WIDEST}")
+    for field, name, most in (("dilate", "dilation", WIDEST), ("x_offset", "x offset", FARTHEST), ("y_offset", "y offset", FARTHEST)):
+        if abs(getattr(detail, field)) > most:
+            raise RecipeError(f"the {name} of the detail pass is {getattr(detail, field)}: use a value from {-most} to {most}")
     for value, choices in ((detail.merge, (APART, MERGED, INVERTED)), (detail.top_by, (AREA, SUREST))):
         if value not in choices:
             raise RecipeError(f"the detail pass knows no {value!r}: use one of {', '.join(choices)}")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import html
 from dataclasses import fields, replace
+from typing import NamedTuple
 
 import ipywidgets as w
 
 from nbsd import presets
+from nbsd.pipeline.scripts import FOLDER, NO_SCRIPT, Script, said
 from nbsd.recipe import Recipe
 from nbsd.ui.controls import LABELS
 from nbsd.ui.form import Form
@@ -17,12 +19,19 @@ PROMPTS = ("prompt", "negative_prompt")
 DEEPEST = 50        # fills that can be taken back
 
 
+class State(NamedTuple):
+    """What the form says."""
+
+    recipe: Recipe
+    script: Script
+
+
 class Fills:
     """The one way to fill the form with a recipe; remembers what was there. Owns the preset's row and the Undo button."""
 
     def __init__(self, parts: Parts, form: Form) -> None:
         self._form = form
-        self._done: list[tuple[str, Recipe, Recipe]] = []       # (what it was, the form before, the form after), latest last
+        self._done: list[tuple[str, State, State]] = []         # (what it was, the form before, the form after), latest last
         self.choice = parts.make(
             w.Dropdown, "nbsd-control", "nbsd-preset", description="Preset", options=[(name, name) for name in presets.PRESETS],
         )
@@ -34,11 +43,16 @@ class Fills:
         self.undo.on_click(lambda _: self.take_back())
         self._tell("")
 
-    def fill(self, what: str, recipe: Recipe) -> None:
-        """Show a recipe in the form. `what` stands in sentences, such as "the pasted recipe"."""
-        before = self._form.read()
+    def fill(self, what: str, recipe: Recipe, *, whole: bool = False) -> None:
+        """Show a recipe in the form. `what` stands in sentences, such as "the pasted recipe".
+
+        `whole`: it says all that made a picture, so a script that it does not tell of is switched off (but for a folder, of which no text tells).
+        """
+        before = self._state()
         self._form.write(recipe)
-        after = self._form.read()
+        if whole and not said(recipe) and before.script.kind != FOLDER:
+            self._form.modes.choose(NO_SCRIPT)
+        after = self._state()
         if after != before:
             self._done = [*self._done, (what, before, after)][-DEEPEST:]
         self._tell("")
@@ -47,8 +61,14 @@ class Fills:
         """Undo the last `fill`; what was changed by hand since then stays."""
         if self._done:
             *self._done, (what, before, after) = self._done
-            self._form.write(taken_back(before, after, self._form.read()))
+            now = self._state()
+            self._form.write(taken_back(before.recipe, after.recipe, now.recipe))
+            if now.script == after.script:
+                self._form.modes.put_script(before.script)
             self._tell(f"Taken back: {what}.")
+
+    def _state(self) -> State:
+        return State(self._form.read(), self._form.modes.chosen_script)
 
     def _apply(self) -> None:
         name, before = self.choice.value, self._form.read()

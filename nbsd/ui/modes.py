@@ -183,9 +183,18 @@ class Modes:
 
     def show_script(self, pairs: dict[str, str]) -> None:
         """Show the script that an infotext tells of."""
-        found = from_pairs(pairs, self._part("script"))
-        self._show("script", replace(found, kind=NO_SCRIPT))
-        self.choose(found.kind)
+        self.put_script(from_pairs(pairs, self._part("script")))
+
+    def put_script(self, script: Script) -> None:
+        """Show a script, as soon as the mode has it."""
+        self._show("script", replace(script, kind=NO_SCRIPT))
+        self.choose(script.kind)
+
+    @property
+    def chosen_script(self) -> Script:
+        """The script that was chosen with its settings, also where this mode does not have it."""
+        found: Script = self._part("script")
+        return replace(found, kind=self._wanted)
 
     def choose(self, kind: str) -> None:
         """Choose a script, as soon as the mode has it."""
