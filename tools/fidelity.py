@@ -2,6 +2,7 @@
 
     python tools/fidelity.py DIR [--models DIR] [--family NAME ...] [--case ID ...] [--json FILE] [--nudge SHARE]
 
+One thread computes, as in the recorded run: another number of threads rounds otherwise, and one case hangs on that.
 Pictures are made through the public surface (`load(...).generate(...)`), everything else by the module that owns the rule.
 A case that nbsd cannot run yet counts as failed and is named. The error of a case is given as a share of what is allowed:
 1.0 is the tolerance itself; what has to be exact has an error of 0 or of infinity. Exit status 1 when a case fails.
@@ -22,6 +23,7 @@ from typing import Any
 
 import fidelity_parts as parts
 import fidelity_pictures as pictures
+import torch
 from fidelity_compare import Bench, Mismatch, NotRun
 
 RUNNERS: dict[str, Callable[[Bench, dict[str, Any]], float]] = {
@@ -114,6 +116,7 @@ def main(arguments: list[str] | None = None) -> int:
     told = parser.parse_args(arguments)
     if not told.folder.is_dir():
         parser.error(f"{told.folder} is no folder")
+    torch.set_num_threads(1)
     found = run(told.folder, told.models or told.folder / "models", told.family, told.case, told.nudge)
     cases, passed = sum(one.cases for one in found.values()), sum(one.passed for one in found.values())
     print(f"{'all':16} {passed:4} of {cases:4} passed")
