@@ -30,11 +30,12 @@ TEXTS = {
              "ADetailer mask only top k: 2, ADetailer mask min ratio: 0.01, ADetailer x offset: 4, ADetailer y offset: -8, ADetailer dilate erode: -4, "
              "ADetailer mask merge invert: Merge, ADetailer mask blur: 4, ADetailer denoising strength: 0.4, ADetailer inpaint only masked: True, "
              "ADetailer inpaint padding: 32, ADetailer use inpaint width height: True, ADetailer inpaint width: 640, ADetailer inpaint height: 512, "
-             "ADetailer use separate CFG scale: True, ADetailer CFG scale: 5.5, ADetailer use separate sampler: True, ADetailer sampler: Euler a, "
+             "ADetailer use separate CFG scale: True, ADetailer CFG scale: 5.5, ADetailer use separate checkpoint: True, ADetailer checkpoint: other, "
+             "ADetailer use separate sampler: True, ADetailer sampler: Euler a, "
              "ADetailer use separate noise multiplier: True, ADetailer noise multiplier: 1.1, ADetailer use separate CLIP skip: True, "
              "ADetailer CLIP skip: 2, ADetailer ControlNet model: inpaint [0123abcd], ADetailer version: 25.3.0, Version: v1.10.1",
              (Detail(detector="mediapipe_face_full", top_by="Confidence", top=2, min_ratio=0.01, x_offset=4, y_offset=-8, dilate=-4, merge="Merge",
-                     width=640, height=512, cfg_scale=5.5, sampler="Euler a", noise_multiplier=1.1, clip_skip=2),)),
+                     width=640, height=512, cfg_scale=5.5, checkpoint="other", sampler="Euler a", noise_multiplier=1.1, clip_skip=2),)),
     "nonsense": ("ADetailer model: f, ADetailer confidence: much, ADetailer steps: x, ADetailer inpaint only masked: perhaps, ADetailer version: 1",
                  (Detail(detector="f"),)),
     "none": ("ADetailer model: None, ADetailer version: 25.3.0", ()),

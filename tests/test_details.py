@@ -48,7 +48,13 @@ class Played:
 
     def __init__(self, stop_at: int = 99) -> None:
         self.asked: list[tuple[Recipe, tuple[int, ...] | None]] = []
+        self.others: dict[str, Played] = {}
         self._stop_at = stop_at
+
+    def other(self, title: str) -> Played:
+        """The model of another checkpoint."""
+        self.others[title] = Played()
+        return self.others[title]
 
     def make(self, recipe, *, image=None, mask=None, count=1, batch_size=1, report, after=None, **_):
         for first in range(0, count, batch_size):
@@ -96,12 +102,15 @@ def test_two_detectors_with_prompts_of_their_own():
     model = Played()
     run(model, replace(RECIPE, negative_prompt="bad"), Detail(detector="a", prompt="one [SEP] [SKIP] [SEP]two, [PROMPT]", merge="None"),
         Detail(detector="b", negative_prompt="worse[SEP]", steps=5, cfg_scale=2.0, width=128, height=96, clip_skip=2, noise_multiplier=0.5,
-               sampler="Euler a", schedule="Karras", only_masked=False, mask_blur=9, strength=0.7, confidence=0.5))
-    [_, first, second] = [one for one, _ in model.asked]
+               sampler="Euler a", schedule="Karras", only_masked=False, mask_blur=9, strength=0.7, confidence=0.5, checkpoint="small [0123456789]"))
+    [_, first], [second] = ([one for one, _ in by.asked] for by in (model, model.others["small [0123456789]"]))
     assert (first.prompt, first.negative_prompt, second.prompt, second.negative_prompt, second.seed) == ("one", "bad", "a cat", "worse", 7)
     assert (second.steps, second.cfg_scale, second.width, second.height, second.clip_skip, second.sampler, second.schedule) == (
         5, 2.0, 128, 96, 2, "Euler a", "Karras")
     assert second.img2img == Img2Img(denoising_strength=0.7, noise_multiplier=0.5) and second.inpaint == Inpaint(mask_blur=9)
+    [alone] = run(model, replace(CHANGE, img2img=Img2Img(denoising_strength=0.0)), Detail(detector="a", checkpoint="Use same checkpoint"),
+                  Detail(detector="b", checkpoint="other"), image=picture())
+    assert alone.recipe.model == "m [0123456789]" and list(model.others) == ["small [0123456789]", "other"]
 
 
 @pytest.mark.parametrize(("sampler", "schedule", "version", "wanted"), [

@@ -15,7 +15,7 @@ VERSION_KEY, VERSION = f"{PREFIX}version", "25.3.0"     # whose spelling and def
 MOST = 15                       # passes over a picture
 AREA, SUREST = "Area", "Confidence"
 APART, MERGED, INVERTED = "None", "Merge", "Merge and Invert"
-NOT_DONE = ("nbsd's detail pass knows no ControlNet, no face restoration, no classes and no checkpoint or VAE of its own, "
+NOT_DONE = ("nbsd's detail pass knows no ControlNet, no face restoration, no classes and no VAE of its own, "
             "so {} has no effect: details may come out otherwise")
 
 
@@ -43,6 +43,7 @@ class Detail:
     height: int = 0
     steps: int = 0
     cfg_scale: float | None = None
+    checkpoint: str = ""
     sampler: str = ""               # as an infotext spells it
     schedule: str = ""
     noise_multiplier: float | None = None
@@ -103,6 +104,8 @@ ROWS: tuple[Row, ...] = (
     Row("steps", "steps", int, _set("steps")),
     Row("use separate CFG scale", "", _truth, _set("cfg_scale")),
     Row("CFG scale", "cfg_scale", float, _set("cfg_scale")),
+    Row("use separate checkpoint", "", _truth, _set("checkpoint")),
+    Row("checkpoint", "checkpoint", str, _set("checkpoint")),
     Row("use separate sampler", "", _truth, _set("sampler")),
     Row("sampler", "sampler", str, _set("sampler")),
     Row("scheduler", "schedule", str, _set("schedule")),

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import count as count_up
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from nbsd.pipeline.model import Model
 
 NO_DETECTOR = "no detector is named: write mediapipe, or the name or path of a detector's file"
-FROM_THE_RECIPE = ("", "Use same sampler", "Use same scheduler")
+FROM_THE_RECIPE = ("", "None", "Use same sampler", "Use same scheduler", "Use same checkpoint")
 _SEPARATOR = re.compile(r"\s*\[SEP\]\s*")
 SKIP = "[SKIP]"
 
@@ -70,10 +70,12 @@ def with_details(
     alone = mask is None and recipe.inpaint is None and recipe.img2img is not None and not recipe.img2img.denoising_strength
     tally = Tally(report, [calls_of(turned(recipe, one, 0, ("", ""))) for one in details], count, 1 if alone else batch_size)
     find = find or partial(find_detector, folders=model.folders)
-    painter = Painter(model, [(detail, find(detail.detector)) for detail in details], tally, control, preview, region(recipe, source, mask))
+    passes = [Pass(detail, find(detail.detector), model if detail.checkpoint in FROM_THE_RECIPE else model.other(detail.checkpoint))
+              for detail in details]
+    painter = Painter(passes, tally, control, preview, region(recipe, source, mask))
     if alone and source is not None and recipe.img2img is not None:
         for number in range(count):
-            yield painter.alone(masks.flattened(source, recipe.img2img.background), recipe.nth(number), number)
+            yield painter.alone(model, masks.flattened(source, recipe.img2img.background), recipe.nth(number), number)
         return
     for picture in model.make(recipe, image=source, mask=mask, count=count, batch_size=batch_size, report=tally.told, control=control,
                               preview=preview, after=painter):
@@ -122,17 +124,25 @@ def region(recipe: Recipe, source: Image.Image | None, mask: Any) -> Image.Image
     return resize(masks.matched(painted, source.size), (recipe.width, recipe.height), mode).convert("L")
 
 
+class Pass(NamedTuple):
+    """What is looked for, by what, and the model that paints it."""
+
+    detail: Detail
+    find: Detector
+    model: Model
+
+
 class Painter:
     """Paints the details of one picture after the other. Called with a made picture and its recipe, it returns the picture to go on with."""
 
     def __init__(
-        self, model: Model, passes: Sequence[tuple[Detail, Detector]], tally: Tally, control: Control | None, preview: bool,
+        self, passes: Sequence[Pass], tally: Tally, control: Control | None, preview: bool,
         only_in: Image.Image | None = None,
     ) -> None:
         """`only_in`: "L"; boxes that do not touch its white places are left as they are."""
-        self._model, self._passes, self._tally, self._control, self._preview = model, passes, tally, control, preview
+        self._passes, self._tally, self._control, self._preview = passes, tally, control, preview
         self._only_in = only_in
-        self._boxes: list[Picture] = []             # each box that was painted, the picture with it
+        self._boxes: list[tuple[Model, Picture]] = []       # each box that was painted, the picture with it
         self.failure: NbsdError | None = None       # what ended the painting; the pictures made so far are to be kept
 
     def __call__(self, image: Image.Image, recipe: Recipe) -> Image.Image:
@@ -141,43 +151,45 @@ class Painter:
             return image
         if not self._paint(image, recipe) and self.failure is None:
             self._tally.told(Note(f"Nothing was found in the picture of seed {recipe.seed}: it is as it was made."))
-        return self._boxes[-1].image if self._boxes else image
+        return self._boxes[-1][1].image if self._boxes else image
 
-    def alone(self, image: Image.Image, recipe: Recipe, number: int) -> Picture:
-        """A given picture with its details painted, the one of this number in the job. Raises what goes wrong, and where nothing is found."""
+    def alone(self, model: Model, image: Image.Image, recipe: Recipe, number: int) -> Picture:
+        """A given picture with its details painted, the one of this number in the job; the recipe's model is to be named.
+
+        Raises what goes wrong, and where nothing is found.
+        """
         self._tally.start(number)
         found = self._paint(image, recipe)
         if self.failure is not None:
             raise self.failure
         if not found:
-            least = min(detail.confidence for detail, _ in self._passes)
+            least = min(one.detail.confidence for one in self._passes)
             raise NbsdError(f"the detector found nothing in the picture: try a lower confidence than {least}, or another detector")
         if not self._boxes:
             raise NbsdError("everything that was found was skipped: nothing was made")
-        last = self._boxes[-1]
-        made = replace(recipe, model=last.recipe.model, vae=last.recipe.vae, text_encoder=last.recipe.text_encoder, unknown=last.recipe.unknown)
-        return replace(last, latent=None, recipe=made)
+        named = next((picture.recipe for by, picture in self._boxes if by is model), recipe)
+        made = replace(recipe, model=named.model, vae=named.vae, text_encoder=named.text_encoder, unknown=named.unknown)
+        return replace(self._boxes[-1][1], latent=None, recipe=made)
 
     def _paint(self, image: Image.Image, recipe: Recipe) -> int:
         """Paint what is found; returns how many boxes that were."""
         self._boxes, found = [], 0
         self._tally.next_picture()
         try:
-            for number, (detail, find) in enumerate(self._passes):
+            for number, (detail, find, model) in enumerate(self._passes):
                 places = masks_of(find(image.convert("RGB"), detail.confidence), detail, image.size, self._only_in)
                 turns = [(mask, turn) for mask, turn in zip(places, turns_of(recipe, detail), strict=False) if turn is not None]
                 self._tally.looked(number, len(turns))
                 found += len(places)
                 for mask, turn in turns:
-                    image = self._painted(image, mask, turn, recipe.seed)
+                    image = self._painted(model, image, mask, turn, recipe.seed)
         except NbsdError as failure:
             self.failure = failure
         return found
 
-    def _painted(self, image: Image.Image, mask: Image.Image, turn: Recipe, seed: int) -> Image.Image:
-        for picture in self._model.make(turn, image=image, mask=mask, report=self._tally.within(seed), control=self._control,
-                                        preview=self._preview):
-            self._boxes.append(picture)
+    def _painted(self, model: Model, image: Image.Image, mask: Image.Image, turn: Recipe, seed: int) -> Image.Image:
+        for picture in model.make(turn, image=image, mask=mask, report=self._tally.within(seed), control=self._control, preview=self._preview):
+            self._boxes.append((model, picture))
             image = picture.image
         self._tally.box_done()
         return image
@@ -206,7 +218,8 @@ def turned(recipe: Recipe, detail: Detail, number: int, prompts: tuple[str, str]
         if schedule is None and schedule_is_apart(recipe):
             schedule = recipe.schedule
         changes["sampler"], changes["schedule"] = sampler_and_schedule(detail.sampler, schedule, recipe.version)
-    inpaint = Inpaint(mask_blur=detail.mask_blur, only_masked=detail.only_masked, padding=detail.padding)
+    soft = recipe.inpaint.soft if recipe.inpaint else None
+    inpaint = Inpaint(mask_blur=detail.mask_blur, only_masked=detail.only_masked, padding=detail.padding, soft=soft)
     seeds = {name: (getattr(recipe, name) + number) % (LARGEST_SEED + 1) for name in ("seed", "variation_seed")}
     return replace(recipe, prompt=prompts[0], negative_prompt=prompts[1], hires=None, img2img=how, inpaint=inpaint, **seeds, **changes)
 
