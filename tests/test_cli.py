@@ -192,6 +192,24 @@ def test_the_built_in_model_gets_its_own_size():
         assert (made.width, made.height) == size
 
 
+def test_a_recipe_gets_its_details_and_says_nothing_of_a_script_that_was_not_done(model, capsys, monkeypatch):
+    from nbsd.pipeline import jobs
+
+    def played(model, recipe, script, *, count, **_):
+        yield from (("", Picture(Image.new("RGB", (8, 8)), replace(recipe.nth(n), prompt=script.detector))) for n in range(count))
+
+    monkeypatch.setattr(jobs, "scripted", played)
+    details = INFOTEXT + ", ADetailer model: face.onnx, ADetailer confidence: 0.4"
+    assert cli.main(["generate", "--model", "m", "--infotext", details, "--out", "faces", "--count", "2"]) == 0
+    texts = [from_image(path) for path in sorted(Path("faces").rglob("*.png"))]
+    assert len(texts) == 2 and all(text.startswith("face.onnx") and "ADetailer model: face.onnx" in text for text in texts)
+    assert "not done" not in capsys.readouterr().err and not model.made
+    looped = INFOTEXT + ", Final denoising strength: 0.5, Denoising curve: Linear"
+    assert cli.main(["generate", "--model", "m", "--infotext", looped, "--out", "loops"]) == 0
+    assert "tells of Loopback, which is not done here" in capsys.readouterr().err
+    assert "curve" not in from_image(next(Path("loops").rglob("*.png")))
+
+
 @pytest.mark.parametrize("kind", ["text", "text file", "picture"])
 def test_a_recipe_from_infotext(model, kind):
     place = Path("recipe.png" if kind == "picture" else "recipe.txt")

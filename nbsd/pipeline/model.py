@@ -33,6 +33,7 @@ from nbsd.pipeline.compute import Compute, choose, memory_errors
 from nbsd.pipeline.fetched import here
 from nbsd.pipeline.make import Control, ignore, make
 from nbsd.pipeline.networks import Networks, Prepared
+from nbsd.pipeline.scripts import without
 from nbsd.pipeline.texts import Texts, encoders_of
 from nbsd.recipe import Img2Img, Recipe, join_title, split_title
 from nbsd.sampling import Step
@@ -138,12 +139,13 @@ class Model:
 
         `image` is changed as `recipe.img2img` says, and with a `mask`, white where it is to change, as `recipe.inpaint` says; without
         those, as their defaults say. Each is a path, the bytes of a file, a PIL picture or a `Picture`.
-        The model is this one, whatever model the recipe names; each picture's recipe says what made it.
+        The model is this one, whatever model the recipe names; each picture's recipe says what made it. What the recipe says of scripts
+        (loopback, details ...) is not done: see `pipeline.jobs.scripted`.
         `on_step` sees each step of the sampler and may raise to end it. `batch_seeds`: see `pipeline.make.make`.
         Raises RecipeError, OutOfMemory.
         """
         return list(self.make(
-            recipe, count=count, batch_size=batch_size, image=image, mask=mask, on_step=on_step or ignore, batch_seeds=batch_seeds,
+            without(recipe), count=count, batch_size=batch_size, image=image, mask=mask, on_step=on_step or ignore, batch_seeds=batch_seeds,
         ))
 
     def make(
