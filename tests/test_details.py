@@ -88,6 +88,7 @@ def test_each_new_picture_gets_its_details():
     text = made[1].infotext
     assert "Seed: 8," in text and text.count("enoising strength") == 2 and "Mask blur" not in text and "Hires sampler: Heun" in text
     assert "ADetailer model: face, ADetailer confidence: 0.3, ADetailer dilate erode: 4, ADetailer mask blur: 4, ADetailer denoising" in text
+    assert text.index("ADetailer version: 25.3.0, Hires")       # in the web UI an extension speaks before the second pass
     # Of each batch all steps are counted: one box a pass was expected, then two; the last step is the last of all
     steps = [(one.picture, one.step, one.steps, one.seed) for one in told if isinstance(one, Progress)]
     calls = calls_of(inner)

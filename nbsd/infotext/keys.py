@@ -164,6 +164,9 @@ def _soft(key: str, path: str) -> Key:
     return replace(row, get=get)
 
 
+DETAILS = "ADetailer "      # how that extension's keys begin; where this row stands, they all do
+
+
 def _place(*keys: str) -> tuple[Key, ...]:
     return tuple(Key(key) for key in keys)
 
@@ -224,6 +227,7 @@ KEYS: tuple[Key, ...] = (
     _soft("mask influence", "mask_influence"),
     _soft("difference threshold", "difference_threshold"),
     _soft("difference contrast", "difference_contrast"),
+    *_place(DETAILS),
     switch("Mask mode", "inpaint.invert", off="Inpaint masked", on="Inpaint not masked"),
     value("Mask blur", "inpaint.mask_blur", whole, _changed("inpaint.mask_blur", 0)),
     switch("Inpaint area", "inpaint.only_masked", off="Whole picture", on="Only masked"),

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from nbsd.infotext import rules
-from nbsd.infotext.keys import ALIASES, KEYS, LAST_FIXED, LAST_OF_A_PASS, Draft, Key, joined_title
+from nbsd.infotext.keys import ALIASES, DETAILS, KEYS, LAST_FIXED, LAST_OF_A_PASS, Draft, Key, joined_title
 from nbsd.infotext.rules import Leftovers, Written
 from nbsd.infotext.text import NEGATIVE, Layout, Pair, first_pass_size, hypernetwork_tag, layout, quote, unquote
 from nbsd.names import AUTOMATIC, LANCZOS
@@ -206,11 +206,14 @@ def _fresh(recipe: Recipe, complete: bool) -> Iterator[tuple[str, str]]:
     for key, raw in recipe.unknown:
         unknown[key] = _readable(key, raw)
     fixed = {row.key for row in KEYS[: KEYS.index(_ROWS[LAST_FIXED]) + 1]}
-    others = [key for key in unknown if key not in _ROWS or (_ROWS[key].paths and key not in fixed)]
+    details = [key for key in unknown if key.startswith(DETAILS)]
+    others = [key for key in unknown if key not in details and (key not in _ROWS or (_ROWS[key].paths and key not in fixed))]
     for row in _in_order(recipe):
         now, usual = row.get(recipe), row.get(bare)
         if row.key == _OTHERS:
             yield from ((key, unknown[key]) for key in others)
+        elif row.key == DETAILS:
+            yield from ((key, unknown[key]) for key in details)
         elif row.key in unknown and now == usual:
             if row.key not in others:
                 yield row.key, unknown[row.key]

@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-PREFIX = "ADetailer "
+from nbsd.infotext.keys import DETAILS
+
+PREFIX = DETAILS                # of its keys
 VERSION_KEY, VERSION = f"{PREFIX}version", "25.3.0"     # whose spelling and defaults a new text has
 MOST = 15                       # passes over a picture
 AREA, SUREST = "Area", "Confidence"
