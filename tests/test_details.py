@@ -342,6 +342,8 @@ def test_faces_by_mediapipe(monkeypatch):
 
 def test_faces_by_mediapipe_with_a_file(monkeypatch, tmp_path):
     class Finder:
+        fails = False
+
         def __enter__(self):
             return self
 
@@ -349,12 +351,15 @@ def test_faces_by_mediapipe_with_a_file(monkeypatch, tmp_path):
             pass
 
         def detect(self, pixels):
+            if self.fails:
+                raise RuntimeError("Graph failed:\nno boxes")
             assert pixels.data.shape == (150, 200, 3)
             box = SimpleNamespace(origin_x=20, origin_y=30, width=40, height=40)
             return SimpleNamespace(detections=[SimpleNamespace(bounding_box=box, categories=[SimpleNamespace(score=0.75)])])
 
     def create(options):
-        if not options.base_options.model_asset_path.endswith("face.tflite"):
+        Finder.fails = options.base_options.model_asset_path.endswith("full.tflite")
+        if options.base_options.model_asset_path.endswith("other.tflite"):
             raise RuntimeError("no model")
         assert options.min_detection_confidence == 0.25
         return Finder()
@@ -365,8 +370,9 @@ def test_faces_by_mediapipe_with_a_file(monkeypatch, tmp_path):
     tasks.vision = vision
     for one in (module, parent, tasks):
         monkeypatch.setitem(sys.modules, one.__name__, one)
-    for name in ("face.tflite", "other.tflite"):
+    for name in ("face.tflite", "other.tflite", "full.tflite"):
         (tmp_path / name).write_bytes(b"x")
     assert find_detector(str(tmp_path / "face.tflite"))(picture(), 0.25) == [Found((20, 30, 61, 71), 0.75)]
-    with pytest.raises(NbsdError, match="other.tflite is no face detector of MediaPipe"):
-        find_detector(str(tmp_path / "other.tflite"))(picture(), 0.25)
+    for name, why in (("other", "no model"), ("full", "Graph failed: no boxes")):
+        with pytest.raises(NbsdError, match=rf"{name}.tflite is no face detector that this MediaPipe can run \({why}\)"):
+            find_detector(str(tmp_path / f"{name}.tflite"))(picture(), 0.25)

@@ -85,7 +85,7 @@ def _homes(folders: Sequence[Path]) -> Iterator[Path]:
 def _absent(name: str, folders: Sequence[Path]) -> str:
     """Why there is no such detector, and what to do."""
     path = Path(name).expanduser()
-    where = f" into {(folders[0] / HOME).absolute()}" if folders else ", and give its path"
+    where = f" into {(folders[0] / HOME).absolute()}" if folders else " anywhere and give its path"
     if path.suffix.lower() in PICKLES:
         return (f"there is neither {path.stem}.onnx nor {path.name}: put one{where}, or use mediapipe (a .pt needs the package ultralytics; "
                 f"yolo export model={path.name} format=onnx makes the other of it){_there(folders)}")
@@ -138,17 +138,19 @@ class FaceFile:
 
         options = self._vision.FaceDetectorOptions(
             base_options=mediapipe.tasks.BaseOptions(model_asset_path=str(self._path)), min_detection_confidence=least)
+        pixels = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=np.array(image))
         try:
-            finder = self._vision.FaceDetector.create_from_options(options)
-        except (RuntimeError, ValueError) as error:
-            raise ModelError(f"{self._path.name} is no face detector of MediaPipe ({str(error)[:80]}): download it again") from error
-        with finder:
-            pixels = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=np.array(image))
-            found = []
-            for one in finder.detect(pixels).detections:
-                at = one.bounding_box
-                box = at.origin_x, at.origin_y, at.origin_x + at.width, at.origin_y + at.height
-                found.append(Found(inside(box, image.size), float(one.categories[0].score)))
+            with self._vision.FaceDetector.create_from_options(options) as finder:
+                detections = finder.detect(pixels).detections
+        except (RuntimeError, ValueError) as error:     # a model for other versions fails only when it is asked
+            why = " ".join(str(error).split())[:80]
+            raise ModelError(f"{self._path.name} is no face detector that this MediaPipe can run ({why}): use its short-range model, or a newer "
+                             "MediaPipe") from error
+        found = []
+        for one in detections:
+            at = one.bounding_box
+            box = at.origin_x, at.origin_y, at.origin_x + at.width, at.origin_y + at.height
+            found.append(Found(inside(box, image.size), float(one.categories[0].score)))
         return sorted(found, key=lambda one: -one.confidence)
 
 
