@@ -216,7 +216,7 @@ def generate(given: argparse.Namespace) -> int:
     from nbsd.images import read_picture
     from nbsd.outputs import Outputs
     from nbsd.pipeline.check import check
-    from nbsd.pipeline.scripts import DETAILS, NO_SCRIPT, Script, from_pairs, said, without
+    from nbsd.pipeline.scripts import NO_SCRIPT, Script, details_in, from_pairs, said, without
 
     check(recipe, given.count, given.batch_size)        # before the slow part
     image, mask = (read_picture(one) if one else None for one in (given.image, given.mask))
@@ -229,15 +229,14 @@ def generate(given: argparse.Namespace) -> int:
     networks = given.networks or folder_of(file)
     model = nbsd.load(file, vae=vae, text_encoder=given.text_encoder, device=given.device, dtype=given.dtype, networks=networks, embeddings=networks,
                       on_progress=lambda done, total: line.tell(Loading(name, done, total)))
-    script = from_pairs(said(recipe), Script())
     making = {"image": image, "mask": mask, "count": given.count, "batch_size": given.batch_size, "report": line.tell}
-    if script.kind == DETAILS:
+    if script := details_in(recipe):
         from nbsd.pipeline.jobs import scripted
 
         made: Iterable[Picture] = (picture for _, picture in scripted(model, recipe, script, **making))
     else:
-        if script.kind != NO_SCRIPT:
-            print(f"nbsd: this recipe tells of {script.kind}, which is not done here: one picture comes of each seed", file=sys.stderr)
+        if (other := from_pairs(said(recipe), Script()).kind) != NO_SCRIPT:
+            print(f"nbsd: this recipe tells of {other}, which is not done here: one picture comes of each seed", file=sys.stderr)
         made = model.make(without(recipe), **making)
     for picture in made:
         saved: Picture = outputs.save(picture)

@@ -88,7 +88,7 @@ def test_each_new_picture_gets_its_details():
     text = made[1].infotext
     assert "Seed: 8," in text and text.count("enoising strength") == 2 and "Mask blur" not in text and "Hires sampler: Heun" in text
     assert "ADetailer model: face, ADetailer confidence: 0.3, ADetailer dilate erode: 4, ADetailer mask blur: 4, ADetailer denoising" in text
-    assert text.index("ADetailer version: 25.3.0, Hires")       # in the web UI an extension speaks before the second pass
+    assert "ADetailer version: 25.3.0, Hires" in text       # in the web UI an extension speaks before the second pass
     # Of each batch all steps are counted: one box a pass was expected, then two; the last step is the last of all
     steps = [(one.picture, one.step, one.steps, one.seed) for one in told if isinstance(one, Progress)]
     calls = calls_of(inner)
@@ -303,7 +303,7 @@ def test_a_pickled_yolo_looks_at_no_more_than_it_must(monkeypatch, tmp_path):
         seen.append(pixels.shape)
         return [np.array([[[320], [160], [160], [96], [0.9]]], dtype=np.float32)]
 
-    monkeypatch.setattr("nbsd.models.yolo.load_yolo", lambda path: answers)
+    monkeypatch.setattr("nbsd.pipeline.boxes.load_yolo", lambda path: answers)
     (tmp_path / "face.pt").write_bytes(b"x")
     assert [one.box for one in find_detector("face.pt", [tmp_path])(Image.new("RGB", (200, 100)), 0.3)] == [(75, 35, 126, 66)]
     assert find_detector("face.pt", [tmp_path])(Image.new("RGB", (100, 150)), 0.3) and seen == [(1, 3, 320, 640), (1, 3, 640, 448)]

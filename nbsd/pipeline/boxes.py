@@ -18,6 +18,7 @@ from PIL import Image
 from nbsd.errors import ModelError, NbsdError, RecipeError
 from nbsd.images.masks import Box
 from nbsd.models.scan import places
+from nbsd.models.yolo import ONCE, PATTERNS, load_yolo
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -30,8 +31,6 @@ HOMES = ("", HOME, "ultralytics/bbox", "ultralytics/segm")
 SIDE, STEP = 640, 32                # of what YOLO looks at, in pixels, where the file does not say
 GREY = (114, 114, 114)              # the colour around the picture
 OVERLAP = 0.7                       # two boxes that share more of their area are one; the usual value for YOLO
-ONCE = 6            # numbers of a box, from models that give each object once
-MASK_NUMBERS = 32                   # that a segmenting model gives for each box, behind its classes
 
 
 class Found(NamedTuple):
@@ -171,8 +170,6 @@ def by_onnx(path: Path) -> Detector:
 
 def by_ultralytics(path: Path) -> Detector:
     """A YOLO detector as ultralytics saves it, where the user has that package."""
-    from nbsd.models.yolo import load_yolo
-
     return Yolo(path.name, load_yolo(path), None)
 
 
@@ -193,9 +190,9 @@ class Yolo:
         seen = Image.new("RGB", (sides[1], sides[0]), GREY)
         seen.paste(small, (left, top))
         answers = self._answers((np.asarray(seen, dtype=np.float32) / 255).transpose(2, 0, 1)[None])
-        if answers[0].ndim != 3 or (answers[0].shape[2] not in (ONCE, ONCE + MASK_NUMBERS) and answers[0].shape[1] < 5):
+        if answers[0].ndim != 3 or (answers[0].shape[2] not in (ONCE, ONCE + PATTERNS) and answers[0].shape[1] < 5):
             raise ModelError(f"{self._name} answers with {list(answers[0].shape)}, as no YOLO detector does: export one of version 8 or later")
-        segments = len(answers) > 1 and answers[1].ndim == 4 and answers[1].shape[1] == MASK_NUMBERS
+        segments = len(answers) > 1 and answers[1].ndim == 4 and answers[1].shape[1] == PATTERNS
         boxes, sure, numbers = read_answer(answers[0][0], segments=segments)
         placed, part = (boxes - (left, top, left, top)) / scale, (left, top, left + small.width, top + small.height)
         return [Found(inside(tuple(placed[i]), image.size), float(sure[i]),
@@ -214,7 +211,7 @@ def read_answer(answer: Array, *, segments: bool = False) -> tuple[Array, Array,
     [N, 6]: the boxes, confidence and class, each object once. [4 + classes, N]: middle, width and height, and a confidence for each class;
     `segments`: and behind these the numbers of a mask.
     """
-    more = MASK_NUMBERS if segments else 0
+    more = PATTERNS if segments else 0
     if answer.shape[1] == ONCE + more:
         return answer[:, :4], answer[:, 4], answer[:, ONCE:]
     middle, size, end = answer[:2].T, answer[2:4].T, len(answer) - more
