@@ -29,12 +29,12 @@ WORKERS = 4                 # test processes at most
 DISK_GB = 8                 # torch with its CUDA libraries and the rest, with room for pip's temporary files
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PLAYWRIGHTS_OWN = "from playwright.sync_api import sync_playwright as p\nwith p() as q: print(q.chromium.executable_path)"
-BROWSER_PACKAGES = ("chromium", "fonts-dejavu-core")
+BROWSER_PACKAGES = ("chromium", "fonts-dejavu-core", "libatomic1")      # the last one is for playwright's driver, which does not bring it
 
 NETWORK_SIGNS = ("name resolution", "Name or service not known", "establish a new connection", "Max retries", "ConnectTimeout",
                  "Network is unreachable", "timed out", "ProxyError", "Connection refused", "Connection reset")
 NO_BROWSER = ("No Chromium was found and it could not be installed ({why}), so the browser tests will fail. Install one as root with "
-              "'apt-get install chromium', or run the rest with: python3 tools/start.py test -m 'not browser'")
+              "'apt-get install chromium libatomic1', or run the rest with: python3 tools/start.py test -m 'not browser'")
 
 
 class Problem(Exception):
@@ -159,10 +159,12 @@ def host_environment(name: str) -> Path:
 # --- the browser ------------------------------------------------------------------------------------------------------------------
 
 def find_browser(python: Path) -> str | None:
-    """A Chromium that starts: the system's, else the one that playwright has downloaded."""
+    """A Chromium that starts: the system's, else the one that playwright has downloaded. None where playwright itself does not start."""
     named = os.environ.get("NBSD_BROWSER")
-    own = subprocess.run([str(python), "-c", PLAYWRIGHTS_OWN], capture_output=True, text=True).stdout.strip()
-    for path in [named] if named else [*map(shutil.which, BROWSERS), own]:
+    own = subprocess.run([str(python), "-c", PLAYWRIGHTS_OWN], capture_output=True, text=True)
+    if own.returncode:
+        return None
+    for path in [named] if named else [*map(shutil.which, BROWSERS), own.stdout.strip()]:
         # Ubuntu's chromium-browser is a script that asks for a snap: what cannot say its version is no browser.
         if path and Path(path).exists() and subprocess.run([path, "--version"], capture_output=True).returncode == 0:
             return path
@@ -179,7 +181,7 @@ def bring_browser(python: Path) -> str | None:
         if rights and (not shutil.which("sudo") or subprocess.run([*rights, "true"], capture_output=True).returncode):
             why = "apt-get needs root and sudo asks for a password"
         else:
-            say(f"installing {' and '.join(BROWSER_PACKAGES)} with apt-get")
+            say(f"installing {', '.join(BROWSER_PACKAGES)} with apt-get")
             quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
             run(*rights, "apt-get", "update", "-qq", env=quiet)
             run(*rights, "apt-get", "install", "-yqq", "--no-install-recommends", *BROWSER_PACKAGES, env=quiet, stdout=subprocess.DEVNULL)
